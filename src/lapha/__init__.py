@@ -1,0 +1,61 @@
+"""lapha: latent Poincaré shaping for agentic reinforcement learning.
+
+`import lapha` needs torch alone. Everything else is loaded when it is first touched, and says which extra it
+needs when that is missing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# name -> module that defines it; modules are imported on first access
+_EXPORTS = {
+    "PolarPoints": "lapha.geometry",
+    "PoincareBall": "lapha.geometry",
+    "SearchTree": "lapha.tree",
+    "LatentBank": "lapha.latent",
+    "ValueHead": "lapha.latent",
+    "potential": "lapha.shaping",
+    "process_reward": "lapha.shaping",
+    "adaptive_process_reward": "lapha.shaping",
+    "sibling_advantages": "lapha.shaping",
+    "choose_sibling_groups": "lapha.shaping",
+    "prune": "lapha.pruning",
+}
+_SUBMODULES = (
+    "agent", "engines", "evaluation", "geometry", "integrations", "kernels", "latent", "pruning", "sandbox", "search",
+    "shaping", "tiny", "tree", "types", "viz",
+)  # fmt: skip
+
+__all__ = ["__version__", *sorted(_EXPORTS), *_SUBMODULES]
+
+if TYPE_CHECKING:
+    from lapha.geometry import PoincareBall as PoincareBall
+    from lapha.geometry import PolarPoints as PolarPoints
+    from lapha.latent import LatentBank as LatentBank
+    from lapha.latent import ValueHead as ValueHead
+    from lapha.pruning import prune as prune
+    from lapha.shaping import adaptive_process_reward as adaptive_process_reward
+    from lapha.shaping import choose_sibling_groups as choose_sibling_groups
+    from lapha.shaping import potential as potential
+    from lapha.shaping import process_reward as process_reward
+    from lapha.shaping import sibling_advantages as sibling_advantages
+    from lapha.tree import SearchTree as SearchTree
+
+
+def __getattr__(name: str) -> Any:
+    if name in _EXPORTS:
+        value = getattr(importlib.import_module(_EXPORTS[name]), name)
+    elif name in _SUBMODULES:
+        value = importlib.import_module(f"lapha.{name}")
+    else:
+        raise AttributeError(f"module 'lapha' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

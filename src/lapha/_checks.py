@@ -1,0 +1,55 @@
+"""Argument checks: every message names the argument, what was expected, and what came."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+
+def check(condition: bool, name: str, expected: str, got: Any) -> None:
+    """Raise `ValueError` in the one form all of lapha uses, unless `condition` holds."""
+    if not condition:
+        raise ValueError(f"{name}: expected {expected}, got {got}")
+
+
+def check_choice(value: str, name: str, choices: Iterable[str]) -> None:
+    """`value` must be one of `choices`."""
+    options = sorted(choices)
+    check(value in options, name, "one of " + ", ".join(repr(option) for option in options), repr(value))
+
+
+def check_float_tensor(tensor: Any, name: str, dim: int | None = None) -> None:
+    """`tensor` must be a floating point tensor, with `dim` dimensions where that is given."""
+    check(isinstance(tensor, torch.Tensor), name, "a torch.Tensor", type(tensor).__name__)
+    check(tensor.is_floating_point(), name, "a floating point dtype", tensor.dtype)
+    if dim is not None:
+        check(tensor.dim() == dim, name, f"{dim} dimension(s)", f"shape {tuple(tensor.shape)}")
+
+
+def check_finite(tensor: torch.Tensor, name: str) -> None:
+    """No NaN and no infinity. Synchronises with the device."""
+    finite = torch.isfinite(tensor)
+    if not bool(finite.all()):
+        where = (~finite).nonzero()[0].tolist()
+        raise ValueError(f"{name}: expected finite numbers, got {int((~finite).sum())} NaN or Inf, the first at {where}")
+
+
+def check_parent(parent: torch.Tensor, size: int, name: str = "parent") -> None:
+    """`parent` must be (N,) integers, −1 at roots, and every other entry earlier than its own index."""
+    check(isinstance(parent, torch.Tensor), name, "a torch.Tensor", type(parent).__name__)
+    check(
+        parent.dim() == 1 and parent.shape[0] == size, name, f"shape ({size},)", f"shape {tuple(parent.shape)}"
+    )
+    check(
+        not parent.is_floating_point() and parent.dtype != torch.bool, name, "an integer dtype", parent.dtype
+    )
+    index = torch.arange(size, device=parent.device)
+    bad = (parent >= index) | (parent < -1)
+    if bool(bad.any()):
+        first = int(bad.nonzero()[0, 0])
+        raise ValueError(
+            f"{name}: expected an index earlier than the node's own (or -1 at a root), "
+            f"got {name}[{first}] = {int(parent[first])}"
+        )

@@ -1,0 +1,216 @@
+"""The records and protocols at lapha's seams.
+
+Search meets the world through three protocols, so that users can bring their own:
+
+* `Policy` samples n continuations of a token prefix, with log-probabilities;
+* `Evaluator` gives the pooled hidden state h(s) and the value v̂(s) of states;
+* `Environment` turns a question into a prompt and a sampled step into what follows it.
+
+None of them has a parameter through which a gold answer could enter: verification belongs to training and to
+grading, outside the search (see `docs/search.md`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+
+
+class Status(IntEnum):
+    """What a node of a search tree is. Only `OPEN` nodes can be expanded."""
+
+    OPEN = 0
+    ANSWERED = 1  # the step holds a final answer
+    DEPTH_LIMIT = 2  # no step is left
+    ECHO = 3  # the step repeats a passage or a tool call that the context already holds
+    CONTEXT_LIMIT = 4  # prompt and completion fill the model's context
+    FAILED = 5  # the environment could not go on from here; the reason is in the node's text
+
+    @property
+    def terminal(self) -> bool:
+        return self is not Status.OPEN
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How a policy samples one step.
+
+    Attributes:
+        max_tokens: most tokens of one step, ≥ 1.
+        temperature: > 0 samples; 0 takes the most likely token.
+        top_p: nucleus mass in (0, 1].
+        top_k: number of most likely tokens kept; 0 keeps all.
+        repetition_penalty: > 0; 1 leaves logits alone.
+
+    Raises:
+        ValueError: a value outside its range.
+    """
+
+    max_tokens: int = 1024
+    temperature: float = 0.7
+    top_p: float = 0.8
+    top_k: int = 20
+    repetition_penalty: float = 1.05
+
+    def __post_init__(self) -> None:
+        ranges = (
+            ("max_tokens", self.max_tokens >= 1, "an integer >= 1"),
+            ("temperature", self.temperature >= 0, "a number >= 0"),
+            ("top_p", 0 < self.top_p <= 1, "a number in (0, 1]"),
+            ("top_k", self.top_k >= 0, "an integer >= 0"),
+            ("repetition_penalty", self.repetition_penalty > 0, "a number > 0"),
+        )
+        for name, good, expected in ranges:
+            if not good:
+                raise ValueError(f"{name}: expected {expected}, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """A state s: everything the model has read and written, up to the end of its last completed step.
+
+    Attributes:
+        token_ids: the whole context as token ids. Contexts only ever append: a child's ids start with its parent's.
+        handle: what the engine keeps for this state (KV cache segment, running sum of hidden states), or None.
+            It is an optimisation: a state without a handle means the same thing.
+    """
+
+    token_ids: tuple[int, ...]
+    handle: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class SampleRequest:
+    """Ask a policy for `n` continuations of one state.
+
+    Attributes:
+        state: the state to continue.
+        bridge_ids: tokens to append to the state before sampling (tool feedback, the next turn's opening, the
+            pre-filled step header). They are part of the child states, and are not sampled.
+        n: number of continuations, ≥ 1.
+        params: sampling parameters.
+        seed: 63-bit seed of this request; a policy that is deterministic returns the same samples for the same
+            request whatever else is in its batch.
+        name: says which request this is, in error messages and logs.
+    """
+
+    state: State
+    bridge_ids: tuple[int, ...]
+    n: int
+    params: SamplingParams
+    seed: int
+    name: str = ""
+
+
+@dataclass(slots=True)
+class Sample:
+    """One sampled continuation.
+
+    Attributes:
+        token_ids: sampled tokens, up to and including the first end-of-sequence token.
+        logprobs: log-probability of each sampled token under the model at temperature 1, same length.
+        text: the decoded completion, without special tokens that end it.
+        finish_reason: ``"stop"`` (the model ended its step) or ``"length"``.
+        state: the child state: parent ids + bridge ids + token ids.
+        pooled: (H,) float32 h(s) of the child state if the policy has it at no extra cost, else None.
+    """
+
+    token_ids: list[int]
+    logprobs: list[float]
+    text: str
+    finish_reason: str
+    state: State
+    pooled: torch.Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """h(s) and v̂(s) of one state.
+
+    Attributes:
+        pooled: (H,) float32 mean of the last hidden states over the state's tokens, on the CPU or the device.
+        value: v̂(s) in [0, 1].
+    """
+
+    pooled: torch.Tensor
+    value: float
+
+
+@runtime_checkable
+class Policy(Protocol):
+    """Samples continuations of token prefixes."""
+
+    async def sample(self, request: SampleRequest) -> list[Sample]:
+        """Return `request.n` continuations. Requests that arrive together should be batched."""
+        ...
+
+
+@runtime_checkable
+class Evaluator(Protocol):
+    """Gives h(s) and v̂(s) of states."""
+
+    async def evaluate(self, states: Sequence[State]) -> list[Evaluation]:
+        """Evaluate states, in order. Must be exact: the same state gives the same h(s) by any road."""
+        ...
+
+
+@dataclass(slots=True)
+class Turn:
+    """What the environment makes of a context: the agent's side of a node.
+
+    Attributes:
+        bridge_ids: tokens that open the next step (appended to the node's state before sampling).
+        context: whatever the environment needs to carry on from this node (step number, sandbox session, seen
+            passages); children get it through `Environment.step`.
+    """
+
+    bridge_ids: tuple[int, ...] = ()
+    context: Any = None
+
+
+@dataclass(slots=True)
+class Step:
+    """What one sampled step turned out to be.
+
+    Attributes:
+        status: `Status.OPEN` if the tree can grow from here.
+        text: the step as a person reads it, header included.
+        answer: the final answer's text if the step answers, else None.
+        well_formed: whether the step follows the protocol: the formatting bonus b(j) of the process reward.
+        turn: how to carry on; its bridge is empty for a terminal step.
+        details: counters for the run's statistics, such as ``{"tool_error": 1}``.
+    """
+
+    status: Status
+    text: str
+    answer: str | None
+    well_formed: bool
+    turn: Turn
+    details: dict[str, int] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Environment(Protocol):
+    """The agent protocol: prompts, steps, tools."""
+
+    def start(self, question: str) -> tuple[State, Turn]:
+        """The root state (prompt with the generation prompt and the first step's header) and its turn.
+
+        The root's `Turn.bridge_ids` is normally empty: the header is already part of the prompt.
+
+        Raises:
+            ValueError: the question cannot be asked (empty, or longer than the context).
+        """
+        ...
+
+    async def step(self, turn: Turn, sample: Sample, depth: int) -> Step:
+        """Read one sampled step taken from a node whose turn is `turn`; `depth` is the child's depth (root: 0)."""
+        ...
+
+    def close(self, turn: Turn) -> None:
+        """Release what a node's context holds (a sandbox session). Called once a node can grow no more."""
+        ...
