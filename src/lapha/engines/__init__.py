@@ -1,0 +1,31 @@
+"""Engines: where continuations, h(s) and v̂(s) come from.
+
+Every engine is a `lapha.types.Policy`, and an `Evaluator` where it can be. Each imports only its own backend, when
+it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+_EXPORTS = {
+    "ScriptedEngine": "lapha.engines.scripted",
+}
+
+__all__ = sorted(_EXPORTS)
+
+if TYPE_CHECKING:
+    from lapha.engines.scripted import ScriptedEngine as ScriptedEngine
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module 'lapha.engines' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_EXPORTS[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
