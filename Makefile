@@ -1,0 +1,43 @@
+# The two commands of the README: `make demo` and `make test`. Both install what they need into .venv.
+VENV ?= .venv
+PY := $(VENV)/bin/python
+
+.PHONY: help demo demo-llm test lint types test-vllm test-gpu install clean
+
+help:
+	@echo "make demo       train and search with the embedded policy; report in runs/demo/report.html"
+	@echo "make demo-llm   value-guided search with SmolLM2-135M-Instruct on three word problems"
+	@echo "make test       install and run the tests"
+	@echo "make test-vllm  search against real vLLM servers on this machine (own environment)"
+	@echo "make lint types ruff; mypy"
+
+demo:
+	scripts/install.sh $(VENV) trl,viz
+	$(PY) -m lapha demo --out runs/demo
+
+demo-llm:
+	scripts/install.sh $(VENV) llm,viz
+	scripts/demo_llm.sh $(VENV)
+
+install:
+	scripts/install.sh $(VENV) dev,train
+
+test: install
+	$(PY) -m pytest -q
+
+lint: install
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+types: install
+	$(VENV)/bin/mypy
+
+test-vllm: install
+	scripts/vllm_env.sh .venv-vllm
+	$(PY) -m pytest -q -m vllm tests/integration/vllm
+
+test-gpu:
+	$(PY) -m pytest -q -m gpu tests/gpu
+
+clean:
+	rm -rf .venv .venv-vllm runs build dist

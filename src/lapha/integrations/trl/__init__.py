@@ -1,0 +1,18 @@
+"""LaPha on TRL's GRPO trainer (TRL 1.16).
+
+* `TreeRollout` and `ProcessReward` plug into the stock `trl.GRPOTrainer`;
+* `LaPhaTrainer` and `LaPhaConfig` add the joint value loss from the same forward pass.
+
+Importing this package needs ``lapha[trl]``.
+"""
+
+from lapha._imports import require
+
+require("trl", extra="trl")
+
+from lapha.integrations.trl.config import LaPhaConfig  # noqa: E402
+from lapha.integrations.trl.reward import ProcessReward  # noqa: E402
+from lapha.integrations.trl.rollout import TreeRollout  # noqa: E402
+from lapha.integrations.trl.trainer import LaPhaTrainer  # noqa: E402
+
+__all__ = ["LaPhaConfig", "LaPhaTrainer", "ProcessReward", "TreeRollout"]

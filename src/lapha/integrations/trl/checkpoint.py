@@ -1,0 +1,43 @@
+"""A checkpoint folder that transformers and vLLM load as it is, with the value head in a file of its own."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+
+from lapha.latent import ValueHead
+
+PREFIX = "value_head."
+
+
+def split_state_dict(state_dict: dict[str, Any]) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """(policy's entries, value head's entries without their prefix)."""
+    policy = {name: tensor for name, tensor in state_dict.items() if not name.startswith(PREFIX)}
+    head = {name[len(PREFIX) :]: tensor for name, tensor in state_dict.items() if name.startswith(PREFIX)}
+    return policy, head
+
+
+def save_value_head(folder: str, state: dict[str, torch.Tensor], value_target: str) -> None:
+    """Write the value head's parameters into `folder` in the format of `ValueHead.save_pretrained`."""
+    weight = state["linear.weight"]
+    head = ValueHead(weight.shape[1], value_target=value_target)
+    head.load_state_dict({name: tensor.detach().float().cpu() for name, tensor in state.items()})
+    head.save_pretrained(folder)
+
+
+def load_value_head(folder: str, hidden_size: int) -> ValueHead | None:
+    """The value head beside a model's weights, or None if `folder` holds none.
+
+    Raises:
+        ValueError: the head's hidden size is not the model's.
+    """
+    if not folder or not os.path.isfile(os.path.join(folder, "value_head.safetensors")):
+        return None
+    head = ValueHead.from_pretrained(folder)
+    if head.linear.in_features != hidden_size:
+        raise ValueError(
+            f"value head in {folder}: expected hidden size {hidden_size}, got {head.linear.in_features}"
+        )
+    return head

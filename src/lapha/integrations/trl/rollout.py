@@ -1,0 +1,181 @@
+"""Tree rollouts for TRL: a `rollout_func` that grows one tree a question and returns sibling groups."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from trl.models.utils import unwrap_model_for_generation
+
+from lapha._checks import check
+from lapha.engines import TransformersEngine
+from lapha.integrations.shaped import ShapedTree, ShapingConfig, TreeRow, Verifier, rows_of_group, shape_tree
+from lapha.integrations.trl.statistics import rollout_statistics
+from lapha.search import Search, SearchConfig
+from lapha.shaping import SiblingGroup
+from lapha.tree import SearchTree
+from lapha.types import Environment, Evaluation, Status
+
+
+class TreeRollout:
+    """Grows a tree for every question and hands TRL groups of siblings with their process rewards.
+
+    A TRL group (``num_generations`` rows of one prompt) becomes one slot: the children of one state. A tree fills
+    its own slot with its best group; slots of trees without signal are filled with further groups of other trees,
+    and what stays empty is returned with NaN rewards, which TRL gives no gradient. Every process searches its own
+    questions.
+
+    Args:
+        verifier: ``(question, answer) -> reward in [0, 1]``, or None where it cannot grade.
+        search: how trees grow; its breadth must be the trainer's ``num_generations``.
+        shaping: how verdicts become rewards.
+        num_positive: stop a tree after so many correct leaves; 0 never.
+        concurrency: trees in flight at once.
+        environment: ``tokenizer -> Environment``; default: the engine's chat environment.
+
+    Raises:
+        ValueError: breadth differs from ``num_generations``, or a group is split across processes.
+    """
+
+    def __init__(
+        self,
+        verifier: Verifier,
+        *,
+        search: SearchConfig | None = None,
+        shaping: ShapingConfig | None = None,
+        num_positive: int = 1,
+        concurrency: int = 64,
+        environment: Callable[[Any], Environment] | None = None,
+    ) -> None:
+        check(callable(verifier), "verifier", "a callable (question, answer) -> reward", type(verifier).__name__)
+        check(num_positive >= 0, "num_positive", "an integer >= 0", num_positive)
+        self.verifier = verifier
+        self.search = search or SearchConfig(simulations=24, breadth=6, prune_every=8)
+        self.shaping = shaping or ShapingConfig(breadth=self.search.breadth)
+        check(
+            self.shaping.breadth == self.search.breadth,
+            "shaping.breadth",
+            f"the search's breadth {self.search.breadth}",
+            self.shaping.breadth,
+        )
+        self.num_positive = num_positive
+        self.concurrency = concurrency
+        self.environment = environment
+        self.rows: list[TreeRow] = []
+        self.trees: list[ShapedTree] = []
+        self.statistics: dict[str, float] = {}
+        self._calls = 0
+        self._verdicts: dict[tuple[str, str], float | None] = {}
+
+    def __call__(self, prompts: list, trainer: Any) -> dict[str, Any]:
+        """TRL's rollout function: as many rows as prompts, each run of `num_generations` rows a sibling group."""
+        size = trainer.num_generations if trainer.model.training else trainer.num_generations_eval
+        check(size == self.search.breadth, "num_generations", f"the search's breadth {self.search.breadth}", size)
+        check(
+            len(prompts) % size == 0, "prompts", f"a multiple of num_generations ({size}) on every process", len(prompts)
+        )
+        questions = [question_of(prompt) for prompt in prompts[::size]]
+        self.trees = self.grow(questions, trainer)
+        self.rows = fill_slots(self.trees, size)
+        self.statistics = rollout_statistics(self.trees, self.rows)
+        return {
+            "prompt_ids": [row.prompt_ids for row in self.rows],
+            "completion_ids": [row.completion_ids for row in self.rows],
+            "logprobs": [row.logprobs for row in self.rows] if trainer.use_vllm else None,
+            "process_reward": [row.reward for row in self.rows],
+            "question": [row.question for row in self.rows],
+        }
+
+    def grow(self, questions: list[str], trainer: Any) -> list[ShapedTree]:
+        """Search every question with the trainer's current policy and shape the trees, in question order."""
+        self._calls += 1
+        self._verdicts.clear()
+        process = trainer.accelerator.process_index
+        seed = int(np.random.SeedSequence([self.search.seed, self._calls, process]).generate_state(1)[0])
+        config = dataclasses.replace(self.search, seed=seed)
+        with live_engine(trainer) as engine:
+            environment = self.environment(engine.tokenizer) if self.environment else None
+            search = Search(
+                engine, environment=environment, config=config, terminal_value=self._terminal_value, stop=self._stop
+            )
+            results = list(search.run(questions, concurrency=self.concurrency))
+        return [shape_tree(result.tree, result.latents, self._verdict, self.shaping) for result in results]
+
+    def _verdict(self, question: str, answer: str) -> float | None:
+        key = (question, answer)
+        if key not in self._verdicts:
+            self._verdicts[key] = self.verifier(question, answer)
+        return self._verdicts[key]
+
+    def _terminal_value(self, tree: SearchTree, node: int, evaluation: Evaluation) -> float:
+        answer = tree.answer[node]
+        return (self._verdict(tree.question, answer) or 0.0) if answer is not None else 0.0
+
+    def _stop(self, tree: SearchTree) -> bool:
+        if not self.num_positive:
+            return False
+        answered = np.flatnonzero(tree.status == Status.ANSWERED)
+        answers = (tree.answer[node] for node in answered)
+        good = sum((self._verdict(tree.question, a) or 0.0) >= self.shaping.correct_at for a in answers if a is not None)
+        return good >= self.num_positive
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "rows": [], "trees": []}
+
+
+def question_of(prompt: Any) -> str:
+    """The question in a TRL prompt: a string, or the last user message of a conversation."""
+    if isinstance(prompt, str):
+        return prompt
+    for message in reversed(prompt):
+        if message.get("role") == "user" and isinstance(message.get("content"), str):
+            return message["content"]
+    raise ValueError(f"prompt: expected a string or a conversation with a user message, got {prompt!r}")
+
+
+def fill_slots(trees: list[ShapedTree], size: int) -> list[TreeRow]:
+    """One sibling group per tree, in order; trees without one lend their slot to other trees' further groups.
+
+    A slot that stays empty holds the tree's first `size` siblings with NaN rewards: they feed the value loss where
+    the tree has targets, and nothing where it has none.
+    """
+    spare = iter([(tree, group) for tree in trees for group in tree.groups[1:]])
+    rows: list[TreeRow] = []
+    for tree in trees:
+        chosen = (tree, tree.groups[0]) if tree.groups else next(spare, None)
+        rows += rows_of_group(*chosen) if chosen else placeholder_rows(tree, size)
+    return rows
+
+
+def placeholder_rows(tree: ShapedTree, size: int) -> list[TreeRow]:
+    """`size` sibling rows of `tree` that carry no policy signal."""
+    for parent, children in tree.tree.siblings():
+        if len(children) >= size:
+            return rows_of_group(tree, SiblingGroup(parent, torch.tensor(children[:size])), policy=False)
+    raise ValueError(f"tree: expected at least one expansion of {size} children, got {len(tree.tree)} node(s)")
+
+
+@contextmanager
+def live_engine(trainer: Any) -> Iterator[TransformersEngine]:
+    """A transformers engine over the trainer's current weights (gathered under ZeRO-3)."""
+    with unwrap_model_for_generation(
+        trainer.model_wrapped, trainer.accelerator, gather_deepspeed3_params=trainer.args.ds3_gather_for_generation
+    ) as model:
+        engine = TransformersEngine(model, trainer.processing_class, value_head=getattr(model, "value_head", None))
+        try:
+            yield engine
+        finally:
+            engine.close()
+
+
+def no_signal(rows: list[TreeRow]) -> bool:
+    """Whether rows carry neither a policy signal nor a value target."""
+    return all(
+        (math.isnan(row.advantage) or row.advantage == 0.0) and all(math.isnan(t) for t in row.value_targets)
+        for row in rows
+    )

@@ -1,0 +1,45 @@
+"""What a batch of training trees looked like, as numbers for the trainer's log."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+
+from lapha.integrations.shaped import ShapedTree, TreeRow
+
+
+def mean(values: Iterable[float]) -> float:
+    """Mean of the numbers that are not NaN; NaN if there are none."""
+    known = [value for value in values if not math.isnan(value)]
+    return sum(known) / len(known) if known else math.nan
+
+
+def top_value_correct(shaped: ShapedTree) -> float:
+    """1 if the answered leaf with the highest v̂ is correct, 0 if not, NaN if no leaf answers."""
+    answered = shaped.tree.answered()
+    if not len(answered):
+        return math.nan
+    best = answered[int(np.nan_to_num(shaped.tree.value[answered], nan=-1.0).argmax())]
+    return float(shaped.correct[int(best)])
+
+
+def rollout_statistics(trees: list[ShapedTree], rows: list[TreeRow]) -> dict[str, float]:
+    """Means over this process's trees, named as they appear in the log under ``lapha/``."""
+    values = [tree.value[1:] for tree in trees if tree.has_goal and len(tree.tree) > 1]
+    rewards = [row.reward for row in rows]
+    return {
+        "leaf_accuracy": mean(tree.leaf_accuracy for tree in trees),
+        "pass_at_1": mean(top_value_correct(tree) for tree in trees),
+        "solved_trees": mean(float(tree.has_goal) for tree in trees),
+        "potential_mean": mean(float(v.mean()) for v in values),
+        "potential_std": mean(float(v.std(unbiased=False)) for v in values),
+        "policy_rows": mean(float(not math.isnan(reward)) for reward in rewards),
+        "group_reward": mean(rewards),
+        "tree_size": mean(float(len(tree.tree)) for tree in trees),
+        "tree_tokens": mean(float(tree.tree.sampled_tokens) for tree in trees),
+        "pruned_share": mean(float(tree.tree.pruned.mean()) for tree in trees),
+        "well_formed": mean(float(tree.tree.well_formed[1:].mean()) for tree in trees if len(tree.tree) > 1),
+        "ungraded": float(sum(tree.ungraded for tree in trees)),
+    }

@@ -1,0 +1,154 @@
+"""`LaPhaTrainer`: TRL's GRPO trainer with tree rollouts and the joint value loss."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedModel
+from trl import GRPOTrainer
+
+from lapha._checks import check
+from lapha.integrations.shaped import Verifier
+from lapha.integrations.trl.checkpoint import load_value_head, save_value_head, split_state_dict
+from lapha.integrations.trl.config import LaPhaConfig
+from lapha.integrations.trl.reward import ProcessReward
+from lapha.integrations.trl.rollout import TreeRollout, no_signal
+from lapha.integrations.trl.value_loss import captured_hidden_states, prefix_value_loss, value_columns
+from lapha.latent import ValueHead
+
+
+class LaPhaTrainer(GRPOTrainer):
+    """Trains a policy and its value head on searched trees (LaPha, arXiv 2602.09375).
+
+    Each question grows a tree with the current policy; the verifier's verdicts on its leaves give potentials and
+    process rewards; groups of siblings are TRL's groups; the value head learns from every state along their paths,
+    in the same forward pass as the policy loss.
+
+    Args:
+        model: a causal LM or its name. A `ValueHead` is attached to it as ``model.value_head``.
+        args: a `LaPhaConfig`.
+        verifier: ``(question, answer) -> reward in [0, 1]``, or None where it cannot grade. Not needed with
+            `rollout`.
+        value_head: the head to start from; default: the one beside the model's weights, else a fresh one.
+        rollout: a `TreeRollout` to use instead of the one that `args` describes.
+        kwargs: passed on to `trl.GRPOTrainer` (``train_dataset`` with a ``prompt`` column, ``processing_class``,
+            ``callbacks`` …).
+
+    Raises:
+        ValueError: no verifier, or arguments that cannot work together.
+    """
+
+    _tag_names = ["trl", "grpo", "lapha"]
+
+    def __init__(
+        self,
+        model: str | PreTrainedModel,
+        args: LaPhaConfig,
+        *,
+        verifier: Verifier | None = None,
+        value_head: ValueHead | None = None,
+        rollout: TreeRollout | None = None,
+        **kwargs: Any,
+    ) -> None:
+        check(isinstance(args, LaPhaConfig), "args", "a LaPhaConfig", type(args).__name__)
+        for name in ("reward_funcs", "rollout_func"):
+            check(name not in kwargs, name, f"no {name}: LaPhaTrainer makes its own (pass verifier or rollout)", "one")
+        if rollout is None:
+            check(verifier is not None, "verifier", "a callable (question, answer) -> reward, or a rollout", None)
+            assert verifier is not None
+            rollout = TreeRollout(
+                verifier,
+                search=args.search_config(),
+                shaping=args.shaping_config(),
+                num_positive=args.num_positive,
+                concurrency=args.tree_concurrency,
+            )
+        if isinstance(model, str):
+            source = model
+            model = AutoModelForCausalLM.from_pretrained(model, **dict(args.model_init_kwargs or {}))
+            args.model_init_kwargs = None
+        else:
+            source = getattr(model.config, "_name_or_path", "")
+        hidden_size = model.config.get_text_config().hidden_size
+        head = value_head or load_value_head(source, hidden_size) or ValueHead(hidden_size)
+        check(head.linear.in_features == hidden_size, "value_head", f"hidden size {hidden_size}", head.linear.in_features)
+        model.value_head = head.to(device=model.device, dtype=model.dtype)
+        self.rollout = rollout
+        super().__init__(model=model, reward_funcs=ProcessReward(), args=args, rollout_func=rollout, **kwargs)
+
+    @property
+    def value_head(self) -> ValueHead:
+        """The head that is being trained."""
+        return self.accelerator.unwrap_model(self.model).value_head
+
+    # TRL drops the rollout's extra columns once rewards are computed, so they are added to its batch here; its
+    # shuffling and splitting then treat them like any other tensor.
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        output = super()._generate_and_score_completions(inputs)
+        rows = self.rollout.rows
+        device = output["completion_ids"].device
+        check(len(rows) == len(output["completion_ids"]), "rows", "one per completion", len(rows))
+        # GRPO's advantage with the population deviation of the sibling group (method, section 7)
+        output["advantages"] = torch.tensor([row.advantage for row in rows], device=device).nan_to_num(0.0)
+        output.update(value_columns(rows, device))
+        signal = torch.tensor([0.0 if no_signal(rows) else 1.0], device=device)
+        self._has_signal = bool(self.accelerator.gather(signal).sum() > 0)
+        self._log_rollout()
+        return output
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+        args = self.args
+        unwrapped = self.accelerator.unwrap_model(model)
+        with captured_hidden_states(unwrapped.get_decoder()) as captured:
+            loss = super()._compute_loss(model, inputs)
+        if args.value_weight == 0:
+            return loss
+        check(len(captured) == 1, "forward passes", "one per micro-batch, as in TRL 1.16", len(captured))
+        value_loss, count = prefix_value_loss(
+            unwrapped.value_head,
+            captured[0],
+            torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], dim=1),
+            inputs["value_ends"],
+            inputs["value_targets"],
+            grad_to_backbone=args.value_grad_to_backbone,
+        )
+        mode = "train" if self.model.training else "eval"
+        logged = value_loss.detach() if int(count) else value_loss.new_tensor(math.nan)
+        self._metrics[mode]["lapha/value_loss"].append(self.accelerator.gather(logged).nanmean().item())
+        accumulation = self.current_gradient_accumulation_steps if mode == "train" else 1
+        return loss + args.value_weight * value_loss / accumulation
+
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        if not self._has_signal:
+            # A batch whose trees carry nothing must not move the weights, not even by momentum or decay.
+            for parameter in model.parameters():
+                parameter.grad = None
+        return loss
+
+    def _log_rollout(self) -> None:
+        mode = "train" if self.model.training else "eval"
+        statistics = {**self.rollout.statistics, "no_signal_batches": 0.0 if self._has_signal else 1.0}
+        names = sorted(statistics)
+        local = torch.tensor([[statistics[name] for name in names]], device=self.accelerator.device)
+        means = self.accelerator.gather(local).nanmean(dim=0)
+        for name, value in zip(names, means.tolist(), strict=True):
+            self._metrics[mode][f"lapha/{name}"].append(value)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """Save the policy as transformers and vLLM load it, and the value head in a file of its own beside it."""
+        if state_dict is None:
+            state_dict = self.accelerator.unwrap_model(self.model).state_dict()
+        policy, head = split_state_dict(state_dict)
+        output_dir = output_dir if output_dir is not None else self.args.output_dir
+        super()._save(output_dir, state_dict=policy)
+        save_value_head(output_dir, head, value_target=self.args.value_target)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        head = load_value_head(resume_from_checkpoint, self.value_head.linear.in_features)
+        if head is None:
+            raise ValueError(f"resume_from_checkpoint: expected a value head in {resume_from_checkpoint}, found none")
+        self.value_head.load_state_dict(head.state_dict())

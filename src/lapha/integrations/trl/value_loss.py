@@ -1,0 +1,93 @@
+"""The joint value loss, from the hidden states of the policy's own forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from lapha.integrations.shaped import TreeRow
+from lapha.latent import ValueHead
+
+
+@contextmanager
+def captured_hidden_states(decoder: nn.Module) -> Iterator[list[torch.Tensor]]:
+    """Collect the decoder's last hidden states (B, L, H) of every forward pass inside the block."""
+    captured: list[torch.Tensor] = []
+
+    def keep(module: nn.Module, args: Any, output: Any) -> None:
+        captured.append(output.last_hidden_state if hasattr(output, "last_hidden_state") else output[0])
+
+    handle = decoder.register_forward_hook(keep)
+    try:
+        yield captured
+    finally:
+        handle.remove()
+
+
+def value_columns(rows: list[TreeRow], device: torch.device) -> dict[str, torch.Tensor]:
+    """Rows' value targets as tensors that travel with TRL's batch.
+
+    Returns:
+        ``value_ends`` (B, K) int64, lengths in tokens of the states along each row's path, 0 where there is none;
+        ``value_targets`` (B, K) float32, NaN where there is nothing to learn.
+    """
+    width = max(len(row.value_ends) for row in rows)
+    ends = torch.zeros(len(rows), width, dtype=torch.long)
+    targets = torch.full((len(rows), width), float("nan"))
+    for index, row in enumerate(rows):
+        ends[index, : len(row.value_ends)] = torch.tensor(row.value_ends)
+        targets[index, : len(row.value_targets)] = torch.tensor(row.value_targets)
+    return {"value_ends": ends.to(device), "value_targets": targets.to(device)}
+
+
+def prefix_logits(token_scores: torch.Tensor, attention_mask: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
+    """Value logits of prefixes of each sequence, from the head's per-token scores.
+
+    The head is linear, so the logit of a mean-pooled prefix is the mean of its tokens' scores: no (B, L, H) sum is
+    ever formed.
+
+    Args:
+        token_scores: (B, L) w·h_t + b of every token.
+        attention_mask: (B, L), 1 at real tokens; padding may stand on either side.
+        ends: (B, K) prefix lengths in real tokens; 0 gives 0.
+
+    Returns:
+        (B, K) float32 logits.
+    """
+    mask = attention_mask.to(torch.bool)
+    sums = torch.where(mask, token_scores.float(), 0.0).cumsum(dim=1)
+    first = mask.to(torch.int8).argmax(dim=1, keepdim=True)
+    column = (first + ends - 1).clamp(min=0, max=sums.shape[1] - 1)
+    return torch.where(ends > 0, sums.gather(1, column) / ends.clamp(min=1), 0.0)
+
+
+def prefix_value_loss(
+    head: ValueHead,
+    hidden: torch.Tensor,
+    attention_mask: torch.Tensor,
+    ends: torch.Tensor,
+    targets: torch.Tensor,
+    grad_to_backbone: bool = True,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean squared error of v̂ on every state along each row's path.
+
+    Args:
+        head: value head whose ``logits`` maps (…, H) to (…,).
+        hidden: (B, L, H) last hidden states.
+        attention_mask: (B, L).
+        ends, targets: see `value_columns`.
+        grad_to_backbone: whether the gradient flows on into `hidden`.
+
+    Returns:
+        (loss, count): a scalar that stays in the graph even without targets, and the number of targets.
+    """
+    scores = head.logits(hidden if grad_to_backbone else hidden.detach())
+    predicted = prefix_logits(scores, attention_mask, ends).sigmoid()
+    known = ~torch.isnan(targets)
+    squared = torch.where(known, predicted - torch.nan_to_num(targets), 0.0).square()
+    count = known.sum()
+    return squared.sum() / count.clamp(min=1), count
