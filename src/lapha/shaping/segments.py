@@ -1,0 +1,58 @@
+"""Sums over sibling groups and over subtrees, without a Python loop over nodes."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Moments(NamedTuple):
+    """Statistics of each segment, (S,) float64 except `count`: (S,) int64. Empty segments have count 0."""
+
+    count: Tensor
+    mean: Tensor
+    variance: Tensor
+    minimum: Tensor
+    maximum: Tensor
+
+
+def segment_moments(values: Tensor, segment: Tensor, segments: int) -> Moments:
+    """Count, mean, population variance and range of each segment, in float64 and in two passes.
+
+    Args:
+        values: (M,) numbers.
+        segment: (M,) int64 in [0, segments).
+        segments: S.
+    """
+    data = values.to(torch.float64)
+    zeros = data.new_zeros(segments)
+    count = torch.zeros(segments, dtype=torch.int64, device=data.device).index_add(0, segment, torch.ones_like(segment))
+    size = count.clamp_min(1)
+    mean = zeros.index_add(0, segment, data) / size
+    variance = zeros.index_add(0, segment, (data - mean[segment]) ** 2) / size
+    minimum = zeros.scatter_reduce(0, segment, data, "amin", include_self=False)
+    maximum = zeros.scatter_reduce(0, segment, data, "amax", include_self=False)
+    return Moments(count, mean, variance, minimum, maximum)
+
+
+def node_depth(parent: Tensor) -> Tensor:
+    """(N,) int64 number of edges between each node and its root; `parent` must have been checked."""
+    depth = torch.zeros_like(parent, dtype=torch.int64)
+    ancestor = parent.to(torch.int64)
+    while bool((ancestor >= 0).any()):
+        below = ancestor >= 0
+        depth += below
+        ancestor = torch.where(below, parent.to(torch.int64)[ancestor.clamp_min(0)], ancestor)
+    return depth
+
+
+def subtree_sum(values: Tensor, parent: Tensor) -> Tensor:
+    """(N, …) sum of `values` over each node and all of its descendants; `parent` must have been checked."""
+    total = values.clone()
+    depth = node_depth(parent)
+    for level in range(int(depth.max()) if len(depth) else 0, 0, -1):
+        nodes = (depth == level).nonzero()[:, 0]
+        total.index_add_(0, parent[nodes].to(torch.int64), total[nodes])
+    return total
