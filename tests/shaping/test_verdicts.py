@@ -16,26 +16,34 @@ def small_tree() -> SearchTree:
     return tree
 
 
-def test_each_distinct_answer_is_verified_once():
+def test_each_distinct_answer_is_graded_once():
     asked = []
 
     def verifier(question: str, answer: str) -> bool:
         asked.append((question, answer))
         return answer == "2"
 
-    correct = mark_correct(small_tree(), verifier)
-    assert correct.tolist() == [False, True, False, False, True, False]
+    verdicts = mark_correct(small_tree(), verifier)
+    assert verdicts.correct.tolist() == [False, True, False, False, True, False]
+    assert verdicts.ungraded == 0
     assert sorted(asked) == [("1 + 1", "2"), ("1 + 1", "3")]
 
 
-def test_a_verdict_that_is_not_a_truth_value_is_refused():
-    with pytest.raises(ValueError, match="verifier: expected a bool, got 0.5 for answer '2'"):
-        mark_correct(small_tree(), lambda question, answer: 0.5)
+def test_what_cannot_be_graded_is_counted_and_is_no_goal():
+    verdicts = mark_correct(small_tree(), lambda question, answer: {"2": None, "3": 0.75}[answer])
+    assert verdicts.correct.tolist() == [False, False, True, False, False, False]
+    assert verdicts.ungraded == 2
+    assert not mark_correct(small_tree(), lambda question, answer: 0.75, correct_at=0.8).correct.any()
+
+
+def test_a_verdict_outside_its_range_is_refused():
+    with pytest.raises(ValueError, match=r"verifier: expected a reward in \[0, 1\] or None, got 2 for answer '2'"):
+        mark_correct(small_tree(), lambda question, answer: 2)
 
 
 def test_leaf_accuracy_counts_terminal_leaves_alone():
     tree = small_tree()
-    correct = mark_correct(tree, lambda question, answer: answer == "2")
+    correct = mark_correct(tree, lambda question, answer: answer == "2").correct
     terminal = torch.from_numpy(tree.status != Status.OPEN)
     parent = torch.from_numpy(tree.parent.copy())
     assert leaf_accuracy(parent, terminal, correct) == 0.5

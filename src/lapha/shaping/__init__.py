@@ -4,11 +4,12 @@ from lapha.shaping.chains import chain_advantages, chain_potential, chain_reward
 from lapha.shaping.groups import SiblingGroup, choose_sibling_groups, sibling_advantages
 from lapha.shaping.potential import potential, success_rate
 from lapha.shaping.rewards import AdaptiveWeights, adaptive_process_reward, adaptive_weights, process_reward
-from lapha.shaping.verdicts import Verifier, leaf_accuracy, mark_correct
+from lapha.shaping.verdicts import Verdicts, Verifier, leaf_accuracy, mark_correct
 
 __all__ = [
     "AdaptiveWeights",
     "SiblingGroup",
+    "Verdicts",
     "Verifier",
     "adaptive_process_reward",
     "adaptive_weights",

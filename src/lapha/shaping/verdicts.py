@@ -2,47 +2,62 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from lapha._checks import check_parent
+from lapha._checks import check, check_parent
 from lapha.shaping.potential import check_mask
 from lapha.tree import SearchTree
 
 
 @runtime_checkable
 class Verifier(Protocol):
-    """Says whether an answer to a question is correct. Belongs to training and grading, never to a search."""
+    """Grades an answer to a question: a reward in [0, 1] (or a bool), or None where it cannot be graded.
 
-    def __call__(self, question: str, answer: str) -> bool: ...
+    Belongs to training and grading, never to a search.
+    """
+
+    def __call__(self, question: str, answer: str) -> float | None: ...
 
 
-def mark_correct(tree: SearchTree, verifier: Verifier) -> Tensor:
-    """Which nodes are terminal leaves with a correct answer.
+class Verdicts(NamedTuple):
+    """Which nodes are correct leaves, (N,) bool; and how many leaves could not be graded."""
 
-    Every distinct answer is verified once. Pruned leaves are marked too: they are true all the same.
+    correct: Tensor
+    ungraded: int
 
-    Returns:
-        (N,) bool: the goal set of `potential`.
+
+def mark_correct(tree: SearchTree, verifier: Verifier, correct_at: float = 0.5) -> Verdicts:
+    """Grade the leaves that answer. Every distinct answer is graded once; pruned leaves are graded too.
+
+    Args:
+        tree: N nodes.
+        verifier: see `Verifier`. An answer that cannot be graded is counted, and is no goal.
+        correct_at: a reward of at least this makes a leaf correct, in (0, 1].
 
     Raises:
-        ValueError: the verifier returned something other than a truth value.
+        ValueError: a verdict outside [0, 1].
     """
-    verdicts: dict[str, bool] = {}
+    check(0 < correct_at <= 1, "correct_at", "a number in (0, 1]", correct_at)
+    verdicts: dict[str, float | None] = {}
     correct = torch.zeros(len(tree), dtype=torch.bool)
+    ungraded = 0
     for node, answer in enumerate(tree.answer):
         if answer is None:
             continue
         if answer not in verdicts:
             verdict = verifier(tree.question, answer)
-            if not isinstance(verdict, (bool, np.bool_)):
-                raise ValueError(f"verifier: expected a bool, got {verdict!r} for answer {answer!r}")
-            verdicts[answer] = bool(verdict)
-        correct[node] = verdicts[answer]
-    return correct
+            good = verdict is None or 0 <= float(verdict) <= 1
+            check(good, "verifier", "a reward in [0, 1] or None", f"{verdict!r} for answer {answer!r}")
+            verdicts[answer] = verdict
+        graded = verdicts[answer]
+        if graded is None:
+            ungraded += 1
+        else:
+            correct[node] = float(graded) >= correct_at
+    return Verdicts(correct, ungraded)
 
 
 def leaf_accuracy(parent: Tensor, terminal: Tensor, correct: Tensor) -> float:
