@@ -30,7 +30,18 @@ ROW_OF = {package: row for row, packages in enumerate(ROWS) for package in packa
 # a package of row n imports only from rows above; these may not meet although the rows would allow it
 FORBIDDEN = {("kernels", "tree")}
 # optional dependencies and the packages that may import them at module level
-OPTIONAL = {"transformers", "trl", "vllm", "deepspeed", "matplotlib", "triton", "datasets", "accelerate", "typer", "rich"}
+OPTIONAL = {
+    "transformers",
+    "trl",
+    "vllm",
+    "deepspeed",
+    "matplotlib",
+    "triton",
+    "datasets",
+    "accelerate",
+    "typer",
+    "rich",
+}
 OPTIONAL |= {"fastapi", "uvicorn", "pydantic_monty", "math_verify", "jinja2", "httpx", "tenacity", "peft"}
 
 
@@ -65,7 +76,9 @@ def test_imports_only_from_rows_above(path):
             continue
         other = parts[1]
         assert other in ROW_OF, f"{path.name} imports unknown lapha.{other}"
-        assert ROW_OF[other] < ROW_OF[package], f"{package} (row {ROW_OF[package]}) imports {other} (row {ROW_OF[other]})"
+        assert ROW_OF[other] < ROW_OF[package], (
+            f"{package} (row {ROW_OF[package]}) imports {other} (row {ROW_OF[other]})"
+        )
         assert (package, other) not in FORBIDDEN
 
 
@@ -162,7 +175,11 @@ def test_import_takes_less_than_half_again_as_long_as_torch():
             assert done.returncode == 0, done.stderr
         return statistics.median(times)
 
-    bare, torch, lapha_ = seconds("pass"), seconds("import torch"), seconds("import lapha, lapha.geometry, lapha.shaping")
+    bare, torch, lapha_ = (
+        seconds("pass"),
+        seconds("import torch"),
+        seconds("import lapha, lapha.geometry, lapha.shaping"),
+    )
     assert lapha_ - bare < 1.5 * (torch - bare)
 
 

@@ -7,7 +7,6 @@ inference, and nothing here knows a trainer.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -16,8 +15,11 @@ from lapha._checks import check, check_choice
 from lapha.geometry import PolarPoints
 from lapha.shaping import (
     SiblingGroup,
+    Verifier,
     adaptive_process_reward,
     choose_sibling_groups,
+    leaf_accuracy,
+    mark_correct,
     potential,
     process_reward,
     sibling_advantages,
@@ -25,9 +27,6 @@ from lapha.shaping import (
 )
 from lapha.tree import SearchTree
 from lapha.types import Status
-
-# (question, answer) -> reward in [0, 1]; None means "cannot be graded", and is never counted as wrong
-Verifier = Callable[[str, str], float | None]
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class ShapingConfig:
         breadth: members of a sibling group, ≥ 2.
         max_groups: groups taken from one tree, ≥ 1.
         value_target: ``"potential"`` (the paper's V), ``"success_rate"`` of the subtree's terminal leaves, or
-            ``"mix"``, their mean. Where a subtree has no terminal leaf the success rate falls back to nothing
+            ``"mixed"``, their mean. Where a subtree has no terminal leaf the success rate falls back to nothing
             (NaN, left out of the loss), never to a number.
         easy_accuracy: trees whose leaf accuracy is at least this feed the value loss alone.
         correct_at: a verdict of at least this makes a leaf a goal.
@@ -59,7 +58,7 @@ class ShapingConfig:
 
     def __post_init__(self) -> None:
         check_choice(self.reward, "reward", ("strict", "adaptive"))
-        check_choice(self.value_target, "value_target", ("potential", "success_rate", "mix"))
+        check_choice(self.value_target, "value_target", ("potential", "success_rate", "mixed"))
         check(0 < self.gamma <= 1, "gamma", "a number in (0, 1]", self.gamma)
         check(self.breadth >= 2, "breadth", "an integer >= 2", self.breadth)
         check(self.max_groups >= 1, "max_groups", "an integer >= 1", self.max_groups)
@@ -137,25 +136,23 @@ def shape_tree(tree: SearchTree, latents: PolarPoints, verifier: Verifier, confi
         ValueError: the number of latents differs from the number of nodes, or a verdict is not in [0, 1].
     """
     check(len(latents) == len(tree), "latents", f"one per node ({len(tree)})", len(latents))
-    correct, ungraded = _verdicts(tree, verifier, config.correct_at)
+    correct, ungraded = mark_correct(tree, verifier, config.correct_at)
     parent = torch.from_numpy(tree.parent.astype("int64"))
     terminal = torch.from_numpy(tree.status != Status.OPEN)
-    correct_cpu = correct.to(torch.bool)
-    value = potential(latents, goal=correct_cpu.to(latents.device)).double().cpu()
-    rate = success_rate(parent, terminal, correct_cpu).double()
+    value = potential(latents, goal=correct.to(latents.device)).double().cpu()
+    rate = success_rate(parent, terminal, correct).double()
     if config.reward == "adaptive":
         well_formed = torch.from_numpy(tree.well_formed.copy())
-        reward = adaptive_process_reward(value, parent, well_formed, terminal, correct_cpu, gamma=config.gamma)
+        reward = adaptive_process_reward(value, parent, well_formed, terminal, correct, gamma=config.gamma)
     else:
         reward = process_reward(value, parent, gamma=config.gamma)
-    leaves = int(terminal.sum())
-    accuracy = float(correct_cpu.sum()) / leaves if leaves else math.nan
-    has_goal = bool(correct_cpu.any())
+    accuracy = leaf_accuracy(parent, terminal, correct)
+    has_goal = bool(correct.any())
     usable = has_goal and accuracy < config.easy_accuracy
     groups = choose_sibling_groups(reward, value, parent, config.breadth, config.max_groups) if usable else []
     return ShapedTree(
         tree=tree,
-        correct=correct_cpu,
+        correct=correct,
         value=value,
         reward=reward,
         advantage=sibling_advantages(reward, parent),
@@ -164,22 +161,6 @@ def shape_tree(tree: SearchTree, latents: PolarPoints, verifier: Verifier, confi
         leaf_accuracy=accuracy,
         ungraded=ungraded,
     )
-
-
-def _verdicts(tree: SearchTree, verifier: Verifier, correct_at: float) -> tuple[torch.Tensor, int]:
-    correct = torch.zeros(len(tree), dtype=torch.bool)
-    ungraded = 0
-    for node in range(len(tree)):
-        answer = tree.answer[node]
-        if tree.status[node] != Status.ANSWERED or answer is None:
-            continue
-        verdict = verifier(tree.question, answer)
-        if verdict is None:
-            ungraded += 1
-            continue
-        check(0.0 <= float(verdict) <= 1.0, "verifier", "a reward in [0, 1] or None", verdict)
-        correct[node] = float(verdict) >= correct_at
-    return correct, ungraded
 
 
 def _value_target(value: torch.Tensor, rate: torch.Tensor, has_goal: bool, kind: str) -> torch.Tensor:

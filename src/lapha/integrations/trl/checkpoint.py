@@ -37,7 +37,5 @@ def load_value_head(folder: str, hidden_size: int) -> ValueHead | None:
         return None
     head = ValueHead.from_pretrained(folder)
     if head.linear.in_features != hidden_size:
-        raise ValueError(
-            f"value head in {folder}: expected hidden size {hidden_size}, got {head.linear.in_features}"
-        )
+        raise ValueError(f"value head in {folder}: expected hidden size {hidden_size}, got {head.linear.in_features}")
     return head

@@ -53,7 +53,7 @@ class LaPhaConfig(GRPOConfig):
 
     value_weight: float = field(default=1.0, metadata={"help": "Weight of the value loss; 0 turns it off."})
     value_target: str = field(
-        default="potential", metadata={"help": "What the value head learns: 'potential', 'success_rate' or 'mix'."}
+        default="potential", metadata={"help": "What the value head learns: 'potential', 'success_rate' or 'mixed'."}
     )
     value_grad_to_backbone: bool = field(
         default=True, metadata={"help": "Whether the value loss trains the language model too."}

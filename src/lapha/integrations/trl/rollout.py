@@ -14,10 +14,10 @@ from trl.models.utils import unwrap_model_for_generation
 
 from lapha._checks import check
 from lapha.engines import TransformersEngine
-from lapha.integrations.shaped import ShapedTree, ShapingConfig, TreeRow, Verifier, rows_of_group, shape_tree
+from lapha.integrations.shaped import ShapedTree, ShapingConfig, TreeRow, rows_of_group, shape_tree
 from lapha.integrations.trl.statistics import rollout_statistics
 from lapha.search import Search, SearchConfig
-from lapha.shaping import SiblingGroup
+from lapha.shaping import SiblingGroup, Verifier
 from lapha.tree import SearchTree
 from lapha.types import Environment, Evaluation, Status
 
@@ -77,7 +77,10 @@ class TreeRollout:
         size = trainer.num_generations if trainer.model.training else trainer.num_generations_eval
         check(size == self.search.breadth, "num_generations", f"the search's breadth {self.search.breadth}", size)
         check(
-            len(prompts) % size == 0, "prompts", f"a multiple of num_generations ({size}) on every process", len(prompts)
+            len(prompts) % size == 0,
+            "prompts",
+            f"a multiple of num_generations ({size}) on every process",
+            len(prompts),
         )
         questions = [question_of(prompt) for prompt in prompts[::size]]
         self.trees = self.grow(questions, trainer)
@@ -121,7 +124,9 @@ class TreeRollout:
             return False
         answered = np.flatnonzero(tree.status == Status.ANSWERED)
         answers = (tree.answer[node] for node in answered)
-        good = sum((self._verdict(tree.question, a) or 0.0) >= self.shaping.correct_at for a in answers if a is not None)
+        good = sum(
+            (self._verdict(tree.question, a) or 0.0) >= self.shaping.correct_at for a in answers if a is not None
+        )
         return good >= self.num_positive
 
     def __getstate__(self) -> dict[str, Any]:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from trl import GRPOTrainer
 
 from lapha._checks import check
-from lapha.integrations.shaped import Verifier
 from lapha.integrations.trl.checkpoint import load_value_head, save_value_head, split_state_dict
 from lapha.integrations.trl.config import LaPhaConfig
 from lapha.integrations.trl.reward import ProcessReward
 from lapha.integrations.trl.rollout import TreeRollout, no_signal
 from lapha.integrations.trl.value_loss import captured_hidden_states, prefix_value_loss, value_columns
 from lapha.latent import ValueHead
+from lapha.shaping import Verifier
 
 
 class LaPhaTrainer(GRPOTrainer):
@@ -40,7 +40,7 @@ class LaPhaTrainer(GRPOTrainer):
         ValueError: no verifier, or arguments that cannot work together.
     """
 
-    _tag_names = ["trl", "grpo", "lapha"]
+    _tag_names: ClassVar[list[str]] = ["trl", "grpo", "lapha"]
 
     def __init__(
         self,
@@ -73,7 +73,9 @@ class LaPhaTrainer(GRPOTrainer):
             source = getattr(model.config, "_name_or_path", "")
         hidden_size = model.config.get_text_config().hidden_size
         head = value_head or load_value_head(source, hidden_size) or ValueHead(hidden_size)
-        check(head.linear.in_features == hidden_size, "value_head", f"hidden size {hidden_size}", head.linear.in_features)
+        check(
+            head.linear.in_features == hidden_size, "value_head", f"hidden size {hidden_size}", head.linear.in_features
+        )
         model.value_head = head.to(device=model.device, dtype=model.dtype)
         self.rollout = rollout
         super().__init__(model=model, reward_funcs=ProcessReward(), args=args, rollout_func=rollout, **kwargs)
