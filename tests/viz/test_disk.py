@@ -89,9 +89,7 @@ def test_hovering_shows_the_step_and_lights_its_path_on_both_disks(picture, brow
     assert 'data-pinned="false"' in root
     assert "node 4 · depth 2 · correct" in root
     assert "V = 1" in root
-    assert "a &lt; b &amp; c &lt;/script&gt;" in root.replace("<", "&lt;").replace("&lt;html", "<html").replace(
-        ">", "&gt;"
-    )
+    assert "a &lt; b &amp; c &lt;/script&gt;" in root
     assert "<title>page</title>" in dom  # the hostile step would have set it to "owned"
 
 

@@ -1,0 +1,46 @@
+"""Evaluation: problems in, an honest table out. Grading happens here, after the search, and never inside it.
+
+Names are imported when first used: grader processes start without torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+_EXPORTS = {
+    "GraderPool": "lapha.evaluation.grader_pool",
+    "Interval": "lapha.evaluation.statistics",
+    "Verdict": "lapha.evaluation.grading",
+    "bootstrap": "lapha.evaluation.statistics",
+    "calibration": "lapha.evaluation.statistics",
+    "extract_answer": "lapha.evaluation.answers",
+    "grade_answer": "lapha.evaluation.grading",
+    "paired_bootstrap": "lapha.evaluation.statistics",
+    "pass_at_k": "lapha.evaluation.statistics",
+}
+
+__all__ = sorted(_EXPORTS)
+
+if TYPE_CHECKING:
+    from lapha.evaluation.answers import extract_answer as extract_answer
+    from lapha.evaluation.grader_pool import GraderPool as GraderPool
+    from lapha.evaluation.grading import Verdict as Verdict
+    from lapha.evaluation.grading import grade_answer as grade_answer
+    from lapha.evaluation.statistics import Interval as Interval
+    from lapha.evaluation.statistics import bootstrap as bootstrap
+    from lapha.evaluation.statistics import calibration as calibration
+    from lapha.evaluation.statistics import paired_bootstrap as paired_bootstrap
+    from lapha.evaluation.statistics import pass_at_k as pass_at_k
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module 'lapha.evaluation' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_EXPORTS[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

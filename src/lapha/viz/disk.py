@@ -6,7 +6,7 @@ import html
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -80,7 +80,7 @@ def tree_figure(picture: TreePicture, *, angle: str = "tree", scale: float | Non
     )
 
 
-def write_tree_page(picture: TreePicture, path: str | Path, **options) -> Path:
+def write_tree_page(picture: TreePicture, path: str | Path, **options: Any) -> Path:
     """Write one self-contained HTML page with the tree's figure. Needs the ``viz`` extra.
 
     Raises:
@@ -90,7 +90,7 @@ def write_tree_page(picture: TreePicture, path: str | Path, **options) -> Path:
 
     figure = Figure(tree_figure(picture, **options))
     tree = picture.tree
-    facts = {
+    facts: dict[str, Any] = {
         "nodes": len(tree),
         "leaves that answer": len(tree.answered()),
         "pruned": int(tree.pruned.sum()),

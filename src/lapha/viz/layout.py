@@ -140,7 +140,7 @@ def geodesic_arc(start: np.ndarray, end: np.ndarray) -> Arc:
         return Arc(None, False)
     a, b = (1 + start @ start) / 2, (1 + end @ end) / 2
     centre = np.array([a * end[1] - b * start[1], b * start[0] - a * end[0]]) / determinant
-    radius = float(np.sqrt(max(centre @ centre - 1, 0.0)))
+    radius = float(np.sqrt(max(float(centre @ centre) - 1, 0.0)))
     from_centre, to_end = start - centre, end - centre
     turn = float(from_centre[0] * to_end[1] - from_centre[1] * to_end[0])
     return Arc(radius, turn < 0)
