@@ -1,0 +1,34 @@
+"""The agent: step protocol, prompts, tools, and the environment that search and training drive.
+
+Needs transformers' tokenizers only where a `ChatEnvironment` with tools is made; importing needs nothing.
+"""
+
+from lapha.agent.chat import ChatFormat
+from lapha.agent.echo import Seen
+from lapha.agent.environment import AgentContext, ChatEnvironment
+from lapha.agent.protocol import (
+    PYTHON_TOOL,
+    ParsedStep,
+    ToolCall,
+    format_bonus,
+    format_step,
+    parse_step,
+    step_header,
+)
+from lapha.agent.tools import ToolBox, ToolResult
+
+__all__ = [
+    "PYTHON_TOOL",
+    "AgentContext",
+    "ChatEnvironment",
+    "ChatFormat",
+    "ParsedStep",
+    "Seen",
+    "ToolBox",
+    "ToolCall",
+    "ToolResult",
+    "format_bonus",
+    "format_step",
+    "parse_step",
+    "step_header",
+]

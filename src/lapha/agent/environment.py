@@ -1,0 +1,246 @@
+"""`ChatEnvironment`: the agent protocol over a tokenizer's chat template, with tools."""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from lapha._checks import check
+from lapha.agent import prompts
+from lapha.agent.chat import ChatFormat
+from lapha.agent.echo import MIN_CHARS, Seen, normalise
+from lapha.agent.protocol import PYTHON_TOOL, ParsedStep, ToolCall, parse_step, step_header
+from lapha.agent.sessions import SharedSession
+from lapha.agent.tools import ToolBox, ToolResult, argument_problem, python_schema
+from lapha.types import Sample, State, Status, Step, Turn
+
+FEEDBACK_CHARS = 4000
+"""Longest tool feedback in characters; the middle of a longer one is left out, and the agent is told."""
+
+
+class SandboxLike(Protocol):
+    """What the environment needs of a sandbox: `open` gives a session (see `lapha.sandbox`)."""
+
+    def open(self) -> Any: ...
+
+
+@dataclass(frozen=True, slots=True)
+class AgentContext:
+    """The agent's side of a node.
+
+    Attributes:
+        step: number of the step that comes next, 1 at the root.
+        seen: what the context already holds, for echo detection.
+        session: the python session whose state this node ends in, or None before the first use.
+    """
+
+    step: int
+    seen: Seen
+    session: SharedSession | None = None
+
+
+class ChatEnvironment:
+    """Turns questions into prompts, and sampled steps into what follows them. Implements `lapha.types.Environment`.
+
+    Contexts are token ids that only ever append: the prompt is tokenised once, and every later piece (the end of a
+    turn, a tool's feedback, the next turn's opening with its header ``STEP-k:\\n<think>\\n``) on its own.
+
+    A step that its length cut off is read as it stands, is never well-formed, and has its turn ended by the template's
+    own end token in the bridge, so that what follows is a conversation the model knows.
+
+    Args:
+        tokenizer: a transformers tokenizer with a chat template. One whose ``init_kwargs`` hold
+            ``lapha_protocol="native"`` belongs to a model that was trained on the protocol, and gets no system prompt.
+        tools: typed Python functions (see `ToolBox`); they run in this process.
+        depth_limit: most steps of one line of reasoning, ≥ 1.
+        context_limit: most tokens of a context, ≥ 1.
+        system_prompt: None for the one that explains the protocol, "" for none.
+        sandbox: a `lapha.sandbox` sandbox; the agent may then run Python in it, each branch in its own session.
+            The caller closes it.
+        echo_chars: shortest thinking, in characters, that counts as an echo when it only repeats its context.
+
+    Raises:
+        ValueError: the tokenizer has no chat template (the message names the model), a limit is below 1, or a tool
+            has no usable schema.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        *,
+        tools: Sequence[Callable[..., Any]] = (),
+        depth_limit: int = 6,
+        context_limit: int = 4096,
+        system_prompt: str | None = None,
+        sandbox: SandboxLike | None = None,
+        echo_chars: int = MIN_CHARS,
+    ) -> None:
+        check(depth_limit >= 1, "depth_limit", "an integer >= 1", depth_limit)
+        check(context_limit >= 1, "context_limit", "an integer >= 1", context_limit)
+        self.tokenizer = tokenizer
+        self.depth_limit = depth_limit
+        self.context_limit = context_limit
+        self._chat = ChatFormat(tokenizer)
+        self._toolbox = ToolBox(tools)
+        self._sandbox = sandbox
+        self._python_schema = python_schema() if sandbox is not None else None
+        self._echo_chars = echo_chars
+        schemas = self._toolbox.schemas + ([self._python_schema] if self._python_schema else [])
+        native = getattr(tokenizer, "init_kwargs", {}).get("lapha_protocol") == "native"
+        self._template_tools = schemas if schemas and self._chat.speaks_tool_calls(schemas) else None
+        if system_prompt is None:
+            listed = [] if self._template_tools else schemas
+            system_prompt = "" if native else _system_prompt(depth_limit, schemas, listed, sandbox is not None)
+        self._system_prompt = system_prompt
+
+    def start(self, question: str) -> tuple[State, Turn]:
+        """The root: prompt, generation prompt and first header; its turn.
+
+        Raises:
+            ValueError: the question is blank or no text that UTF-8 can hold, or its prompt fills the context.
+        """
+        check(isinstance(question, str), "question", "a string", type(question).__name__)
+        check(bool(question.strip()), "question", "text that is not blank", repr(question))
+        check(
+            clean(question, keep_controls=True) == question, "question", "text without lone surrogates", repr(question)
+        )
+        rendered = self._chat.prompt(question, self._system_prompt, self._template_tools)
+        token_ids = self._chat.encode(rendered) + self._chat.encode(step_header(1))
+        limit = self.context_limit
+        check(
+            len(token_ids) < limit,
+            "question",
+            f"a prompt shorter than context_limit = {limit}",
+            f"{len(token_ids)} tokens",
+        )
+        return State(token_ids), Turn(context=AgentContext(1, Seen((normalise(question),))))
+
+    async def step(self, turn: Turn, sample: Sample, depth: int) -> Step:
+        """Read a sampled step, run its tool call in a fork of the parent's session, and open the next step.
+
+        Args:
+            turn: the parent's turn.
+            sample: the sampled step.
+            depth: the child's depth (root: 0).
+
+        Returns:
+            The step. A tool's feedback is part of `Step.text` (between ``<tool_response>`` tags) and of the bridge.
+            `Step.details` counts ``malformed``, ``truncated``, ``tool_call``, ``malformed_tool_call`` and what came of
+            the call (``unknown_tool``, ``bad_arguments``, ``tool_error``, ``timeout``, …).
+        """
+        context: AgentContext = turn.context
+        parsed = parse_step(sample.text, context.step)
+        truncated = sample.finish_reason == "length"
+        well_formed = parsed.well_formed and not truncated
+        details = {"malformed": int(not well_formed), "truncated": int(truncated)}
+        text = step_header(context.step) + sample.text
+        status = self._status(context, parsed, sample.state, depth)
+        if status.terminal:
+            return _step(status, text, parsed.answer, well_formed, Turn(), details)
+
+        feedback, session = None, context.session
+        if parsed.kind == "tool_call":
+            result, session = await self._run_tool(parsed, session)
+            details |= {"tool_call": 1, result.outcome: int(result.outcome != "ok")}
+            feedback = shorten(clean(result.text), FEEDBACK_CHARS)
+            text += f"\n<tool_response>\n{feedback}\n</tool_response>"
+        elif session is not None:
+            session.hold()
+        bridge = self._chat.bridge(not truncated, feedback) + self._chat.encode(step_header(context.step + 1))
+        if len(sample.state.token_ids) + len(bridge) >= self.context_limit:
+            if session is not None:
+                session.release()
+            return _step(Status.CONTEXT_LIMIT, text, None, well_formed, Turn(), details)
+        after = replace(
+            context, step=context.step + 1, seen=context.seen.adding(parsed, feedback or ""), session=session
+        )
+        return _step(Status.OPEN, text, None, well_formed, Turn(bridge, after), details)
+
+    def close(self, turn: Turn) -> None:
+        """Let go of a node's python session. Sessions that children still use stay until those are closed too."""
+        if turn.context is not None and turn.context.session is not None:
+            turn.context.session.release()
+            turn.context = replace(turn.context, session=None)
+
+    def _status(self, context: AgentContext, parsed: ParsedStep, state: State, depth: int) -> Status:
+        if parsed.kind == "answer":
+            return Status.ANSWERED
+        if context.seen.repeated_by(parsed, self._echo_chars):
+            return Status.ECHO
+        if depth >= self.depth_limit:
+            return Status.DEPTH_LIMIT
+        if len(state.token_ids) >= self.context_limit:
+            return Status.CONTEXT_LIMIT
+        return Status.OPEN
+
+    async def _run_tool(
+        self, parsed: ParsedStep, session: SharedSession | None
+    ) -> tuple[ToolResult, SharedSession | None]:
+        """The call's result, and a hold on the session that the node ends in."""
+        call = parsed.tool_call
+        if call is not None and call.name == PYTHON_TOOL and self._python_schema is not None:
+            problem = argument_problem(call, self._python_schema)
+            if problem is None:
+                return await self._run_python(call, session)
+            result = ToolResult(problem, "bad_arguments")
+        elif call is None:
+            result = ToolResult(parsed.problem or "tool_call: cannot be read", "malformed_tool_call")
+        else:
+            result = await self._toolbox.call(call)
+        if session is not None:
+            session.hold()
+        return result, session
+
+    async def _run_python(self, call: ToolCall, session: SharedSession | None) -> tuple[ToolResult, SharedSession]:
+        """Run code in a fork of the parent's session; the fork is the child's."""
+        assert self._sandbox is not None  # the schema exists only beside a sandbox
+        child = SharedSession(session.fork() if session is not None else self._sandbox.open())
+        try:
+            result = await child.run(call.arguments["code"])
+        except BaseException:
+            child.release()  # a cancelled search must not leave the session behind
+            raise
+        return ToolResult(result.message(), result.outcome), child
+
+
+def clean(text: str, *, keep_controls: bool = False) -> str:
+    """Text that any tokenizer takes: lone surrogates, and unless kept control characters, become U+FFFD."""
+    text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if keep_controls or text.isprintable():
+        return text
+    kept = "\n\t"
+    return "".join(
+        char if char in kept or unicodedata.category(char) not in ("Cc", "Cs") else "\ufffd"
+        for char in text.replace("\r\n", "\n")
+    )
+
+
+def shorten(text: str, limit: int) -> str:
+    """`text`, or its beginning and end with a line between them that says how much is left out."""
+    if len(text) <= limit:
+        return text
+    half = limit // 2
+    return f"{text[:half]}\n[… {len(text) - 2 * half} characters left out …]\n{text[-half:]}"
+
+
+def _step(
+    status: Status, text: str, answer: str | None, well_formed: bool, turn: Turn, details: dict[str, int]
+) -> Step:
+    counted = {name: count for name, count in details.items() if count}
+    return Step(status, text, answer, well_formed, turn, counted)
+
+
+def _system_prompt(depth_limit: int, schemas: list[Any], listed: list[Any], python: bool) -> str:
+    """The default system prompt: the protocol, and the tools that the template does not list itself."""
+    lines = [prompts.load("python_line")] if python else []
+    if schemas:
+        lines.append(prompts.load("tool_line"))
+    tool_line = "".join(line + "\n" for line in lines)
+    text = prompts.load("system").replace("{depth_limit}", str(depth_limit)).replace("{tool_line}\n", tool_line)
+    if listed:
+        described = "\n".join(json.dumps(schema) for schema in listed)
+        text += "\n" + prompts.load("tools").replace("{schemas}", described)
+    return text
