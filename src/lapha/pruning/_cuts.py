@@ -1,0 +1,94 @@
+"""Where a dendrogram is cut, and the clusters that are left below the cut."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from lapha._checks import check
+from lapha.pruning._linkage import Merges
+from lapha.pruning.config import PruneConfig
+
+# Merge heights below this share of the largest count as equal when jumps are compared. Without it the largest relative
+# jump is the one from exact duplicates (height 0) to anything else, and nothing but duplicates would ever be merged.
+RESOLUTION = 1e-3
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A cut through a dendrogram.
+
+    Attributes:
+        merges: how many merges are below it.
+        below: height of the highest merge below the cut; 0 if there is none.
+        above: height of the lowest merge above the cut; infinite if there is none.
+    """
+
+    merges: int
+    below: float
+    above: float
+
+    @property
+    def distance(self) -> float:
+        """One distance that separates the two: the middle of the jump, on the scale on which it is largest."""
+        if math.isinf(self.above):
+            return self.below
+        return math.sqrt(self.below * self.above) if self.below > 0 else self.above / 2
+
+
+def find_cut(height: np.ndarray, config: PruneConfig) -> Cut:
+    """The cut that `config` asks for.
+
+    Args:
+        height: (N − 1,) merge heights, ascending.
+
+    Raises:
+        ValueError: more clusters wanted than there are points.
+    """
+    if config.cut == "distance":
+        merges = int(np.searchsorted(height, config.distance, side="right"))
+    elif config.cut == "number":
+        number = config.number or 0
+        check(number <= len(height) + 1, "number", f"at most one cluster a point, {len(height) + 1}", number)
+        merges = len(height) + 1 - number
+    else:
+        merges = largest_jump(height)
+    below = float(height[merges - 1]) if merges else 0.0
+    above = float(height[merges]) if merges < len(height) else math.inf
+    return Cut(merges, below, above)
+
+
+def largest_jump(height: np.ndarray) -> int:
+    """How many merges lie below the largest relative jump (h[i+1] − h[i]) / h[i] between successive merge heights.
+
+    With fewer than two merges there is no jump, and all points form one cluster (as in the reference).
+    """
+    if len(height) < 2:
+        return len(height)
+    floored = np.maximum(height, RESOLUTION * height[-1])
+    if floored[-1] == 0:
+        return len(height)  # all points are the same
+    return int(np.argmax(np.diff(floored) / floored[:-1])) + 1
+
+
+def labels_below(merges: Merges, count: int) -> np.ndarray:
+    """Cluster of each of the N points after the lowest `count` merges: (N,) int64, numbered by first appearance."""
+    size = len(merges.height) + 1
+    if size == 1 or count == 0:
+        return np.arange(size)
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    edges = (merges.left[:count], merges.right[:count])
+    graph = coo_array((np.ones(count, np.int8), edges), shape=(size, size))
+    return by_appearance(connected_components(graph, directed=False)[1])
+
+
+def by_appearance(labels: np.ndarray) -> np.ndarray:
+    """The same clusters, numbered 0, 1, … in the order in which they first appear."""
+    _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
+    rank = np.empty(len(first), np.int64)
+    rank[np.argsort(first)] = np.arange(len(first))
+    return rank[inverse]
