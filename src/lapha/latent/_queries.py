@@ -167,7 +167,7 @@ def _to_ids(bank: LatentBank, candidates: np.ndarray, position: torch.Tensor) ->
 
 def potential(bank: LatentBank, ids: Ids, goal_ids: Ids, eps: float) -> torch.Tensor:
     """See `LatentBank.potential`."""
-    from lapha.geometry import potential_ratio
+    from lapha.geometry.potential import potential_ratio
 
     check(eps > 0, "eps", "a number > 0", eps)
     rows, goals = _read(bank, ids, "ids"), _read(bank, goal_ids, "goal_ids")

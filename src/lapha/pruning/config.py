@@ -29,7 +29,7 @@ class PruneConfig:
         scope: which nodes of a search tree take part: ``"visited_nonterminal"`` (the paper's text) or ``"all"`` but
             the root (the reference code).
         min_cluster_size: of HDBSCAN, ≥ 2.
-        seed: of the random survivors, and of ties.
+        seed: of the random survivors, and of ties, ≥ 0.
 
     Raises:
         ValueError: a value outside its range, or a cut's parameter that is missing or without use.
@@ -52,6 +52,7 @@ class PruneConfig:
         check_choice(self.survivors, "survivors", SURVIVORS)
         check_choice(self.scope, "scope", SCOPES)
         check(self.min_cluster_size >= 2, "min_cluster_size", "an integer >= 2", self.min_cluster_size)
+        check(self.seed >= 0, "seed", "an integer >= 0", self.seed)
         self._check_cut_parameter("distance", self.distance, self.distance is None or self.distance > 0, "a number > 0")
         self._check_cut_parameter("number", self.number, self.number is None or self.number >= 1, "an integer >= 1")
         if self.linkage == "hdbscan":

@@ -11,7 +11,7 @@ from lapha._checks import check
 from lapha.geometry import PolarPoints
 from lapha.pruning.clustering import check_latents
 from lapha.pruning.config import PruneConfig
-from lapha.pruning.pruner import PruneResult, order_of_preference, prune
+from lapha.pruning.pruner import PruneResult, prune, read_mask
 from lapha.tree import NO_PARENT, SearchTree
 from lapha.types import Status
 
@@ -37,9 +37,9 @@ def prune_tree(
     tree: SearchTree,
     points: PolarPoints,
     config: PruneConfig | None = None,
+    seed: int | None = None,
     *,
     protected: torch.Tensor | None = None,
-    mark: bool = False,
 ) -> PruneResult:
     """Find redundant nodes of a search tree.
 
@@ -51,16 +51,19 @@ def prune_tree(
         points: (N,) root-centred latents, point i being node i's.
         config: how to prune, and which nodes take part (`scope`). With ``survivors="value"`` nodes are ranked by
             v̂(s), with ``"visits"`` by their visits.
+        seed: in place of `config.seed`: a search draws a new one for every pass.
         protected: (N,) bool: in training, the correct leaves.
-        mark: set `tree.pruned` too. Otherwise the tree is left alone.
 
     Returns:
-        disabled (N,) bool: nodes disabled by this pass; labels (N,) with −1 for nodes that took no part.
+        disabled (N,) bool: nodes disabled by this pass (the caller marks them: the tree is left alone); labels (N,)
+        with −1 for nodes that took no part.
 
     Raises:
         ValueError: sizes that differ, NaN latents, or a candidate without a value under ``survivors="value"``.
     """
     settings = PruneConfig() if config is None else config
+    if seed is not None:
+        settings = dataclasses.replace(settings, seed=seed)
     check_latents(points)
     check(len(points) == len(tree), "points", f"one latent for each of {len(tree)} nodes", len(points))
     fixed = _with_paths(tree, protected)
@@ -75,19 +78,15 @@ def prune_tree(
     )
     disabled = np.zeros(len(tree), bool)
     disabled[nodes] = result.disabled.numpy()
-    _keep_last_children(tree, disabled, settings)
+    _keep_last_children(tree, disabled)
     labels = torch.full((len(tree),), -1, dtype=torch.int64)
     labels[index] = result.labels
-    if mark:
-        tree.pruned[disabled] = True
     stats = dataclasses.replace(result.stats, disabled=int(disabled.sum()))
     return PruneResult(torch.from_numpy(disabled), labels, stats)
 
 
 def _with_paths(tree: SearchTree, protected: torch.Tensor | None) -> np.ndarray:
     """Protected nodes and all their ancestors, (N,) bool."""
-    from lapha.pruning.pruner import read_mask
-
     fixed = read_mask(protected, len(tree), "protected").copy()
     for node in range(len(tree) - 1, 0, -1):
         if fixed[node]:
@@ -95,14 +94,14 @@ def _with_paths(tree: SearchTree, protected: torch.Tensor | None) -> np.ndarray:
     return fixed
 
 
-def _keep_last_children(tree: SearchTree, disabled: np.ndarray, config: PruneConfig) -> None:
+def _keep_last_children(tree: SearchTree, disabled: np.ndarray) -> None:
     """Where a node stays and would lose all its live children, give one back: the most visited, then the best.
 
     Parents come before children, so that a child that is given back is itself looked at later.
     """
     live = live_nodes(tree)
     for node, children in tree.siblings():
-        if not live[node] or disabled[: node + 1][node]:
+        if not live[node] or disabled[node]:
             continue
         left = [child for child in children if live[child]]
         if left and all(disabled[child] for child in left):

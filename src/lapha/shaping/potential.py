@@ -7,6 +7,7 @@ from torch import Tensor
 
 from lapha._checks import check, check_parent
 from lapha.geometry import PolarPoints, dist, dist0
+from lapha.geometry.potential import potential_ratio
 from lapha.kernels import nearest
 from lapha.shaping.segments import subtree_sum
 
@@ -46,9 +47,7 @@ def potential(
         _, index = nearest(points.detach(), targets.detach())
     # The distance itself is taken again elementwise: its gradient, and exactly 0 for a goal's distance to itself.
     d_goal = dist(points, targets[index])
-    d_root = dist0(points)
-    ratio = d_root / (d_root + d_goal + eps)
-    return torch.where((d_goal == 0) & (d_root > 0), torch.ones_like(ratio), ratio)
+    return potential_ratio(dist0(points), d_goal, eps)
 
 
 def _goal_points(points: PolarPoints, goal: Tensor | PolarPoints) -> PolarPoints:
