@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lapha import kernels
 from lapha._checks import check, check_parent
 from lapha.geometry import PolarPoints, dist, dist0
 from lapha.geometry.potential import potential_ratio
-from lapha.kernels import nearest
 from lapha.shaping.segments import subtree_sum
 
 
@@ -44,7 +44,7 @@ def potential(
     if len(points) == 0:
         return torch.zeros_like(points.radius)
     with torch.no_grad():
-        _, index = nearest(points.detach(), targets.detach())
+        _, index = kernels.nearest(points.detach(), targets.detach())
     # The distance itself is taken again elementwise: its gradient, and exactly 0 for a goal's distance to itself.
     d_goal = dist(points, targets[index])
     return potential_ratio(dist0(points), d_goal, eps)

@@ -7,6 +7,7 @@ first and one in reverse order children first. Nothing is ever removed: pruning 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from lapha.types import Status
 NO_PARENT = -1
 
 # field -> (dtype, value of a new node)
-_FIELDS: dict[str, tuple[Any, Any]] = {
+FIELDS: dict[str, tuple[Any, Any]] = {
     "parent": (np.int32, NO_PARENT),
     "depth": (np.int16, 0),
     "status": (np.uint8, Status.OPEN),
@@ -30,6 +31,9 @@ _FIELDS: dict[str, tuple[Any, Any]] = {
     "logprob": (np.float32, 0.0),
     "expansions": (np.int16, 0),
     "bridge_length": (np.int32, 0),
+    "simulation": (np.int32, 0),
+    "pruned_at": (np.int32, -1),
+    "backed_up": (np.float64, np.nan),
 }
 
 
@@ -43,10 +47,14 @@ class SearchTree:
     * ``visits`` int32, N; ``value_sum`` float64, W; ``value`` float32, v̂(s) in [0, 1] or NaN if unknown;
     * ``prior`` float32, softmax over siblings of the step's cumulative log-probability;
     * ``logprob`` float32, sum of the step's token log-probabilities; ``expansions`` int16, times expanded;
-    * ``bridge_length`` int32, how many of the node's own tokens were appended rather than sampled.
+    * ``bridge_length`` int32, how many of the node's own tokens were appended rather than sampled;
+    * ``simulation`` int32, the simulation that made the node (0 for the root, then from 1), ``pruned_at`` int32, the one
+      after which it was pruned (−1 never), ``backed_up`` float64, the value backed up when it was made (NaN none):
+      with ``revisits``, what it takes to rewind a tree (`lapha.tree.rewind`).
 
     List attributes of length N: ``tokens`` (the node's own token ids: bridge, then sampled ones; the root's are the
     prompt), ``logprobs`` (per sampled token), ``text``, ``answer`` (None unless it answers), ``children``.
+    ``revisits`` lists (simulation, leaf) for simulations that ended in a leaf made earlier. ``stats`` holds counters.
 
     Args:
         question: the question as asked.
@@ -65,6 +73,9 @@ class SearchTree:
     logprob: np.ndarray
     expansions: np.ndarray
     bridge_length: np.ndarray
+    simulation: np.ndarray
+    pruned_at: np.ndarray
+    backed_up: np.ndarray
 
     def __init__(self, question: str, prompt_ids: Sequence[int], capacity: int = 64) -> None:
         check(capacity >= 1, "capacity", "an integer >= 1", capacity)
@@ -74,16 +85,17 @@ class SearchTree:
         self.text: list[str] = []
         self.answer: list[str | None] = []
         self.children: list[list[int]] = []
+        self.revisits: list[tuple[int, int]] = []
         self.stats: dict[str, float] = {}
         self._size = 0
-        self._store = {name: np.full(capacity, fill, dtype) for name, (dtype, fill) in _FIELDS.items()}
+        self._store = {name: np.full(capacity, fill, dtype) for name, (dtype, fill) in FIELDS.items()}
         self._append(tokens=tuple(prompt_ids), logprobs=(), text=question, answer=None)
 
     def __len__(self) -> int:
         return self._size
 
     def __getattr__(self, name: str) -> np.ndarray:
-        if name in _FIELDS:
+        if name in FIELDS:
             return self.__dict__["_store"][name][: self.__dict__["_size"]]
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
@@ -123,13 +135,27 @@ class SearchTree:
         node = self._size
         capacity = len(self._store["parent"])
         if node == capacity:
-            for name, (dtype, fill) in _FIELDS.items():
+            for name, (dtype, fill) in FIELDS.items():
                 self._store[name] = np.concatenate([self._store[name], np.full(capacity, fill, dtype)])
         for name, value in columns.items():
             getattr(self, name).append(value)
         self.children.append([])
         self._size = node + 1
         return node
+
+    def restore(self, columns: dict[str, np.ndarray], **lists: list[Any]) -> None:
+        """Replace all nodes: `columns` holds every field, (N,); `lists` tokens, logprobs, text and answer.
+
+        The caller has checked lengths and parents.
+        """
+        self._size = len(columns["parent"])
+        self._store = {name: np.array(columns[name], dtype) for name, (dtype, _) in FIELDS.items()}
+        for name, values in lists.items():
+            setattr(self, name, values)
+        self.children = [[] for _ in range(self._size)]
+        for node, parent in enumerate(self._store["parent"].tolist()):
+            if parent >= 0:
+                self.children[parent].append(node)
 
     def path(self, node: int) -> list[int]:
         """Nodes from the root to `node`, both included."""
@@ -179,6 +205,27 @@ class SearchTree:
             total[self.parent[node]] += total[node]
             count[self.parent[node]] += count[node]
         return np.divide(total, count, out=np.full(self._size, np.nan), where=count > 0)
+
+    def save(self, path: str | Path) -> None:
+        """Write the tree to `path` as JSON, see `lapha.tree.storage`.
+
+        Raises:
+            ValueError: the folder does not exist or cannot be written.
+        """
+        from lapha.tree.storage import save_tree
+
+        save_tree(self, path)
+
+    @staticmethod
+    def load(path: str | Path) -> SearchTree:
+        """Read a tree that `save` wrote.
+
+        Raises:
+            ValueError: the file is missing, foreign, truncated, or of a newer version.
+        """
+        from lapha.tree.storage import load_tree
+
+        return load_tree(path)
 
     @property
     def sampled_tokens(self) -> int:

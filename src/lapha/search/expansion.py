@@ -1,0 +1,63 @@
+"""One expansion: sample children of a node, step the environment and evaluate them, all at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lapha.search.hooks import Services
+from lapha.types import Evaluation, Sample, SampleRequest, State, Step, Turn
+
+
+@dataclass(slots=True)
+class Expansion:
+    """What an expansion brought, before it becomes part of the tree; lists in the order of the samples."""
+
+    node: int
+    samples: list[Sample]
+    steps: list[Step]
+    evaluations: list[Evaluation]
+
+
+async def expand(services: Services, node: int, turn: Turn, depth: int, request: SampleRequest) -> Expansion:
+    """Sample `request.n` children of `node`, whose turn is `turn`; children get `depth`.
+
+    Children are stepped concurrently with one another and with their evaluation. If anything fails, or the tree is
+    cancelled, the turns that the environment has already opened are closed.
+    """
+    samples = await services.sample(request)
+    steps = [asyncio.ensure_future(services.environment.step(turn, sample, depth)) for sample in samples]
+    complete = False
+    try:
+        evaluations = await evaluate(services, [sample.state for sample in samples], request.name)
+        expansion = Expansion(node, samples, [await step for step in steps], evaluations)
+        complete = True
+        return expansion
+    finally:
+        if not complete:
+            await _abandon(services, steps)
+
+
+async def evaluate(services: Services, states: Sequence[State], name: str) -> list[Evaluation]:
+    """h(s) and v̂(s) of `states`.
+
+    Raises:
+        ValueError: the evaluator returned another number of evaluations, or a value outside [0, 1].
+    """
+    evaluations = await services.evaluator.evaluate(states)
+    if len(evaluations) != len(states):
+        raise ValueError(f"evaluator: expected {len(states)} evaluations for {name}, got {len(evaluations)}")
+    for evaluation in evaluations:
+        value = evaluation.value
+        if value == value and not 0.0 <= value <= 1.0:  # NaN says "no value known"
+            raise ValueError(f"evaluator: expected values in [0, 1] for {name}, got {value}")
+    return evaluations
+
+
+async def _abandon(services: Services, steps: list[asyncio.Future[Step]]) -> None:
+    for step in steps:
+        step.cancel()
+    for outcome in await asyncio.gather(*steps, return_exceptions=True):
+        if isinstance(outcome, Step):
+            services.environment.close(outcome.turn)

@@ -1,0 +1,260 @@
+"""Growing one tree: select, expand, back up, prune, until a budget, the caller or the tree itself says stop."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from lapha._checks import check
+from lapha.pruning import prune_tree
+from lapha.search.config import SearchConfig
+from lapha.search.expansion import Expansion, evaluate, expand
+from lapha.search.frontier import Frontier
+from lapha.search.hooks import Services
+from lapha.search.latents import TreeLatents
+from lapha.search.seeds import derived_seed
+from lapha.search.selection import SELECTION_RULES
+from lapha.tree import SearchTree
+from lapha.tree.rewind import softmax
+from lapha.types import SampleRequest, State, Status, Turn
+
+
+class TreeSearch:
+    """The search for one question. `run` grows the tree; afterwards `tree`, `latents` and `stop_reason` hold it.
+
+    All choices follow from the settings, the question's key and what the engine returns: expansions that run side by
+    side are taken into the tree in the order of their selection, whichever came back first.
+
+    Args:
+        question: the question.
+        key: names it; all seeds derive from it.
+        services: engine, environment, hooks.
+        config: settings.
+    """
+
+    def __init__(self, question: str, key: str, services: Services, config: SearchConfig) -> None:
+        self.question = question
+        self.key = key
+        self.services = services
+        self.config = config
+        self.tree = SearchTree(question, ())
+        self.latents = TreeLatents()
+        self.stop_reason = "error"
+        self.counts: Counter[str] = Counter(simulations=0, expansions=0, sampled_tokens=0, pruned=0)
+        self._select = SELECTION_RULES[config.selection]
+        self._turns: dict[int, Turn] = {}  # of nodes that may still grow
+        self._states: dict[int, State] = {}
+        self._frontier: Frontier
+        self._context_limit: int | None = getattr(services.environment, "context_limit", None)
+
+    async def run(self) -> None:
+        """Grow the tree.
+
+        Raises:
+            ValueError: the environment cannot ask the question, or a seam returned what it must not.
+        """
+        try:
+            async with asyncio.timeout(self._seconds_left()):
+                await self._start()
+                self.stop_reason = await self._grow()
+        except TimeoutError:
+            # a deadline inside the loop: what has been taken into the tree stays; before the root there is nothing
+            if not len(self.latents):
+                raise
+            self.stop_reason = self.services.meter.spent() or "deadline"
+        finally:
+            for turn in self._turns.values():
+                self.services.environment.close(turn)
+            self._turns.clear()
+            self._states.clear()
+
+    def _seconds_left(self) -> float | None:
+        limits = [
+            self.config.deadline_s,
+            self.services.meter.deadline and self.services.meter.deadline - time.monotonic(),
+        ]
+        return min((limit for limit in limits if limit is not None), default=None)
+
+    async def _start(self) -> None:
+        state, turn = self.services.environment.start(self.question)
+        self._turns[0], self._states[0] = turn, state
+        [evaluation] = await evaluate(self.services, [state], f"question {self.key}, root")
+        self.tree = SearchTree(self.question, state.token_ids)
+        self.tree.value[0] = evaluation.value
+        self.latents.append(evaluation.pooled)
+        self._frontier = Frontier(self.tree, self.config)
+
+    async def _grow(self) -> str:
+        while True:
+            reason = self._budget_spent()
+            if reason:
+                return reason
+            expanding = self._next_batch()
+            if not expanding:
+                if self.counts["simulations"] >= self.config.simulations:
+                    continue  # revisits used up the budget
+                return "exhausted"
+            for expansion, simulation in await self._expand_all(expanding):
+                self._take_in(expansion, simulation)
+            if self._pruning_is_due(len(expanding)):
+                self._prune()
+            if self.services.stop(self.tree):
+                return "stopped"
+
+    def _budget_spent(self) -> str | None:
+        config = self.config
+        if self.counts["simulations"] >= config.simulations:
+            return "simulations"
+        if config.max_tokens is not None and self.counts["sampled_tokens"] >= config.max_tokens:
+            return "max_tokens"
+        return self.services.meter.spent()
+
+    def _next_batch(self) -> list[tuple[int, int]]:
+        """(node, simulation) of the next expansions; revisits of leaves are dealt with on the way."""
+        batch: list[tuple[int, int]] = []
+        while len(batch) < self.config.parallel_expansions and self.counts["simulations"] < self.config.simulations:
+            node = self._select(self._frontier)
+            if node is None:
+                break
+            self.counts["simulations"] += 1
+            simulation = self.counts["simulations"]
+            if self.tree.status[node] == Status.OPEN:
+                self._frontier.start(node)
+                batch.append((node, simulation))
+            else:
+                self.tree.revisits.append((simulation, node))
+                self._frontier.visit(node, float(self.tree.backed_up[node]))
+        return batch
+
+    async def _expand_all(self, batch: list[tuple[int, int]]) -> list[tuple[Expansion, int]]:
+        if len(batch) == 1:
+            node, simulation = batch[0]
+            return [(await self._expand(node), simulation)]
+        tasks = [asyncio.ensure_future(self._expand(node)) for node, _ in batch]
+        try:
+            return [(await task, simulation) for task, (_, simulation) in zip(tasks, batch)]
+        finally:
+            await self._settle(tasks)
+
+    async def _settle(self, tasks: list[asyncio.Future[Expansion]]) -> None:
+        """After a failure: no task outlives its tree, and no turn stays open."""
+        if all(task.done() and not task.cancelled() and task.exception() is None for task in tasks):
+            return
+        for task in tasks:
+            task.cancel()
+        for outcome in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(outcome, Expansion):
+                for step in outcome.steps:
+                    self.services.environment.close(step.turn)
+
+    async def _expand(self, node: int) -> Expansion:
+        turn, config = self._turns[node], self.config
+        times = self._frontier.started[node]
+        request = SampleRequest(
+            state=self._states[node],
+            bridge_ids=turn.bridge_ids,
+            n=config.breadth,
+            params=self._sampling(node, turn),
+            seed=derived_seed(config.seed, self.key, node, times),
+            name=f"question {self.key}, node {node}, expansion {times}",
+        )
+        return await expand(self.services, node, turn, int(self.tree.depth[node]) + 1, request)
+
+    def _sampling(self, node: int, turn: Turn):
+        """Sampling parameters, with no more tokens than the context has room for."""
+        params = self.config.sampling
+        if self._context_limit is None:
+            return params
+        room = self._context_limit - len(self._states[node].token_ids) - len(turn.bridge_ids)
+        return params if room >= params.max_tokens else replace(params, max_tokens=max(room, 1))
+
+    # --- taking an expansion into the tree -----------------------------------------------------------------
+
+    def _take_in(self, expansion: Expansion, simulation: int) -> None:
+        tree, parent = self.tree, expansion.node
+        bridge = self._turns[parent].bridge_ids
+        depth = int(tree.depth[parent]) + 1
+        nodes = []
+        for sample, step, evaluation in zip(expansion.samples, expansion.steps, expansion.evaluations):
+            status = step.status
+            if status is Status.OPEN and depth >= self.config.depth_limit:
+                status = Status.DEPTH_LIMIT
+            node = tree.add(
+                parent,
+                tokens=(*bridge, *sample.token_ids),
+                bridge_length=len(bridge),
+                logprobs=sample.logprobs,
+                text=step.text,
+                answer=step.answer,
+                status=status,
+                well_formed=step.well_formed,
+                value=evaluation.value,
+            )
+            tree.simulation[node] = simulation
+            nodes.append(node)
+            self.latents.append(evaluation.pooled)
+            self.counts["sampled_tokens"] += len(sample.token_ids)
+            self.counts.update(step.details)
+            if status is Status.OPEN:
+                self._turns[node], self._states[node] = step.turn, sample.state
+            else:
+                self.services.environment.close(step.turn)
+        self.counts["expansions"] += 1
+        tree.expansions[parent] += 1
+        siblings = tree.children[parent]
+        tree.prior[siblings] = softmax(tree.logprob[siblings])
+        self._frontier.finish(parent)
+        self._frontier.add(parent, nodes)
+        self._back_up(nodes, expansion)
+        self._release_if_finished(parent)
+
+    def _back_up(self, nodes: list[int], expansion: Expansion) -> None:
+        tree = self.tree
+        for node, evaluation in zip(nodes, expansion.evaluations):
+            if tree.status[node] != Status.OPEN:
+                value = float(self.services.terminal_value(tree, node, evaluation))
+                check(math.isfinite(value), "terminal_value", "a finite number", f"{value} for node {node}")
+            elif self.config.backs_up_values:
+                value = self._frontier.node_value(node)
+            else:
+                continue
+            tree.backed_up[node] = value
+            self._frontier.visit(node, value)
+
+    def _release_if_finished(self, node: int) -> None:
+        """Let go of what the engine and the environment hold for a node that can grow no more."""
+        if self._frontier.finished(node) and node in self._turns:
+            self.services.environment.close(self._turns.pop(node))
+            self._states.pop(node, None)
+
+    # --- pruning ---------------------------------------------------------------------------------------------
+
+    def _pruning_is_due(self, fresh: int) -> bool:
+        every, done = self.config.prune_every, self.counts["simulations"]
+        return every > 0 and done // every > (done - fresh) // every
+
+    def _prune(self) -> None:
+        tree, config, now = self.tree, self.config, self.counts["simulations"]
+        seed = derived_seed(config.seed, config.prune.seed, self.key, "prune", now)
+        settings = replace(config.prune, seed=seed)
+        result = prune_tree(tree, self.latents.points(), settings, protected=torch.from_numpy(self._best_leaves()))
+        nodes = np.flatnonzero(result.disabled.numpy() & ~tree.pruned)
+        tree.pruned[nodes] = True
+        tree.pruned_at[nodes] = now
+        self.counts["pruned"] += len(nodes)
+        for node in self._frontier.cut(nodes.tolist()):
+            self._release_if_finished(node)
+
+    def _best_leaves(self) -> np.ndarray:
+        """(N,) bool: the terminal leaves with the highest value, if it is above 0: pruning keeps the way to them.
+
+        Where terminal values are rewards, these are the correct leaves.
+        """
+        values = np.where(self.tree.status != Status.OPEN, self.tree.backed_up, -np.inf)
+        return (values == values.max()) & (values > 0)

@@ -1,0 +1,120 @@
+"""What a search returns for one question, and saving it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lapha._checks import check
+from lapha.geometry import PolarPoints
+from lapha.search.latents import load_latents, save_latents
+from lapha.tree import SearchTree
+from lapha.tree.storage import FileProblem, read_document, tree_from_dict, tree_to_dict, write_document
+
+FORMAT = "lapha-search-result"
+VERSION = 1
+
+
+@dataclass
+class SearchResult:
+    """One question's finished search.
+
+    Attributes:
+        question: the question as asked.
+        index: its place among the questions of the run.
+        key: names question and occurrence whatever the run (see `QuestionKeys`).
+        answer: the chosen answer's text, or None where no leaf answers.
+        value: v̂ of the chosen leaf in [0, 1]; NaN without one.
+        node: the chosen leaf, or None.
+        tree: the tree, N nodes.
+        latents: (N, H) root-centred latents on the CPU, node i ↔ latent i; None if the search failed before the root.
+        stop_reason: ``"simulations"``, ``"exhausted"`` (nothing left to expand), ``"stopped"`` (by the caller's
+            `stop`), ``"max_tokens"``, ``"deadline"``, ``"run_max_tokens"``, ``"run_deadline"`` or ``"error"``.
+        error: what went wrong, where stop_reason is ``"error"``.
+        seconds: from start to end of this tree.
+        stats: counters: simulations, expansions, sampled_tokens, pruned, and the environment's own.
+    """
+
+    question: str
+    index: int
+    key: str
+    answer: str | None
+    value: float
+    node: int | None
+    tree: SearchTree
+    latents: PolarPoints | None
+    stop_reason: str
+    error: str | None = None
+    seconds: float = 0.0
+    stats: dict[str, int] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the latents, as plain JSON values."""
+        return {
+            "index": self.index,
+            "key": self.key,
+            "answer": self.answer,
+            "value": None if math.isnan(self.value) else self.value,
+            "node": self.node,
+            "stop_reason": self.stop_reason,
+            "error": self.error,
+            "seconds": self.seconds,
+            "stats": self.stats,
+            "tree": tree_to_dict(self.tree),
+        }
+
+    @classmethod
+    def from_dict(cls, document: dict[str, Any], latents: PolarPoints | None, source: str) -> SearchResult:
+        """The result that `to_dict` wrote; `source` names the file in messages.
+
+        Raises:
+            ValueError: a field is missing or wrong.
+        """
+        try:
+            tree = tree_from_dict(document["tree"], source)
+            value = document["value"]
+            result = cls(
+                question=tree.question,
+                index=int(document["index"]),
+                key=str(document["key"]),
+                answer=document["answer"],
+                value=math.nan if value is None else float(value),
+                node=document["node"],
+                tree=tree,
+                latents=latents,
+                stop_reason=str(document["stop_reason"]),
+                error=document["error"],
+                seconds=float(document["seconds"]),
+                stats=dict(document["stats"]),
+            )
+        except (KeyError, TypeError) as problem:
+            raise FileProblem(source, f"a search result ({type(problem).__name__}: {problem})") from problem
+        good = latents is None or len(latents) == len(tree)
+        check(good, source, f"one latent a node ({len(tree)})", None if latents is None else len(latents))
+        return result
+
+    def save(self, path: str | Path) -> None:
+        """Write the result to `path` (JSON), and its latents beside it (same name, ``.safetensors``).
+
+        Raises:
+            ValueError: the folder does not exist or cannot be written.
+        """
+        path = Path(path)
+        if self.latents is not None:
+            save_latents(path.with_suffix(".safetensors"), self.latents, self.key)
+        write_document(path, FORMAT, VERSION, {**self.to_dict(), "has_latents": self.latents is not None})
+
+    @classmethod
+    def load(cls, path: str | Path) -> SearchResult:
+        """Read what `save` wrote.
+
+        Raises:
+            ValueError: a file is missing, foreign, truncated, of a newer version, or of another result.
+        """
+        path = Path(path)
+        document = read_document(path, FORMAT, VERSION)
+        sidecar = path.with_suffix(".safetensors")
+        latents = load_latents(sidecar, document.get("key", "")) if document.get("has_latents") else None
+        return cls.from_dict(document, latents, str(path))

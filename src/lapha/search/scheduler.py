@@ -1,0 +1,298 @@
+"""`Search`: many trees at once over one engine."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lapha._checks import check
+from lapha.search.answers import ANSWER_RULES, AnswerChoice, Canonical
+from lapha.search.canonical import normalize_answer
+from lapha.search.config import SearchConfig
+from lapha.search.grow import TreeSearch
+from lapha.search.hooks import RunMeter, Services, Stop, TerminalValue, never
+from lapha.search.journal import Journal
+from lapha.search.progress import progress_bar
+from lapha.search.result import SearchResult
+from lapha.search.seeds import QuestionKeys
+from lapha.tree import SearchTree
+from lapha.types import Environment, Evaluation, Evaluator, Policy
+
+if TYPE_CHECKING:
+    from lapha.geometry import PolarPoints
+
+logger = logging.getLogger(__name__)
+
+
+class Search:
+    """Value-guided tree search for questions, many trees at once.
+
+    With a deterministic engine the results depend on settings, seed and questions alone: not on concurrency, on the
+    order in which requests come back, or on what else is asked beside a question.
+
+    Args:
+        policy: samples steps.
+        evaluator: gives h(s) and v̂(s); default: the policy, if it is an `Evaluator` too.
+        environment: the agent protocol; default: the policy's own (its attribute `environment`).
+        config: settings.
+        terminal_value: ``(tree, node, evaluation) -> value`` of a node that ended; default: v̂, and 0 where unknown.
+        stop: ``(tree) -> bool``, asked after every simulation: end this tree now; default: never.
+        canonical: what makes two answers the same, for the rules that vote.
+
+    Raises:
+        ValueError: a part is missing or does not implement its protocol.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        evaluator: Evaluator | None = None,
+        environment: Environment | None = None,
+        config: SearchConfig | None = None,
+        *,
+        terminal_value: TerminalValue | None = None,
+        stop: Stop | None = None,
+        canonical: Canonical = normalize_answer,
+    ) -> None:
+        check(isinstance(policy, Policy), "policy", "a Policy (async sample)", type(policy).__name__)
+        judge = policy if evaluator is None else evaluator
+        check(isinstance(judge, Evaluator), "evaluator", "an Evaluator (async evaluate)", type(judge).__name__)
+        world = getattr(policy, "environment", None) if environment is None else environment
+        check(isinstance(world, Environment), "environment", "an Environment", type(world).__name__)
+        check(config is None or isinstance(config, SearchConfig), "config", "a SearchConfig", type(config).__name__)
+        self.policy = policy
+        self.evaluator: Evaluator = judge  # type: ignore[assignment]
+        self.environment: Environment = world  # type: ignore[assignment]
+        self.config = config or SearchConfig()
+        self.terminal_value = terminal_value or own_estimate
+        self.stop = stop or never
+        self.canonical = canonical
+        self.meter = RunMeter()
+        """Counts and times of the latest run."""
+        self.unclaimed: list[SearchResult] = []
+        """Results that were finished, but not yet handed out, when `run` was interrupted."""
+
+    def run(
+        self,
+        questions: Iterable[str],
+        concurrency: int = 32,
+        progress: bool = False,
+        **options: Any,
+    ) -> Iterator[SearchResult]:
+        """Search all questions; yields their results in the order of the questions.
+
+        Trees grow while the iterator is being asked for its next result. An interrupt (Ctrl-C) ends the run: results
+        already yielded, and those in `unclaimed` or in the journal, stay good.
+
+        Args:
+            questions: read as places become free, so that a generator may be endless.
+            concurrency: trees in flight at once, ≥ 1.
+            progress: show a progress bar (needs the extra ``llm``).
+            **options: as for `arun`.
+
+        Raises:
+            ValueError: a bad argument, or a question that cannot be asked, with ``on_error="raise"``.
+            RuntimeError: an event loop is running in this thread: use `arun` there.
+        """
+        _check_no_running_loop()
+        check(concurrency >= 1, "concurrency", "an integer >= 1", concurrency)
+        check(not isinstance(questions, str), "questions", "several questions", "a single string")
+        return self._run(questions, concurrency, progress, options)
+
+    def _run(
+        self, questions: Iterable[str], concurrency: int, progress: bool, options: dict[str, Any]
+    ) -> Iterator[SearchResult]:
+        waiting: dict[int, SearchResult] = {}
+        self.unclaimed = []
+        expected = 0
+        with progress_bar(progress, questions, self) as show, asyncio.Runner() as runner:
+            results = self.arun(questions, concurrency, **options)
+            try:
+                while (result := runner.run(_advance(results))) is not None:
+                    show(result)
+                    waiting[result.index] = result
+                    while expected in waiting:
+                        yield waiting.pop(expected)
+                        expected += 1
+                yield from (waiting.pop(index) for index in sorted(waiting))
+            finally:
+                self.unclaimed = [waiting[index] for index in sorted(waiting)]
+                runner.run(_close(results))
+
+    async def arun(
+        self,
+        questions: Iterable[str] | AsyncIterable[str],
+        concurrency: int = 32,
+        *,
+        journal: str | Path | None = None,
+        max_tokens: int | None = None,
+        deadline_s: float | None = None,
+        on_error: str = "raise",
+    ) -> AsyncGenerator[SearchResult, None]:
+        """Search all questions; yields results as trees finish. Closing the iterator cancels the trees in flight.
+
+        Args:
+            questions: an iterable or async iterable, read as places become free.
+            concurrency: trees in flight at once, ≥ 1.
+            journal: folder of a journal (made if absent): finished trees are written there, and those already in it
+                are yielded without being searched again. See `lapha.search.Journal`.
+            max_tokens: tokens that the whole run may sample; then trees end with what they have, and questions that
+                have not begun are left out.
+            deadline_s: seconds for the whole run, with the same consequence.
+            on_error: ``"raise"`` ends the run with the first tree that fails; ``"record"`` logs it and yields a result
+                whose `stop_reason` is ``"error"``; such results are not put into the journal.
+
+        Raises:
+            ValueError: a bad argument, or a journal of other settings.
+        """
+        check(concurrency >= 1, "concurrency", "an integer >= 1", concurrency)
+        check(on_error in ("raise", "record"), "on_error", "'raise' or 'record'", repr(on_error))
+        for name, limit in (("max_tokens", max_tokens), ("deadline_s", deadline_s)):
+            check(limit is None or limit > 0, name, "a number > 0", limit)
+        self.meter = RunMeter(max_tokens=max_tokens, deadline=deadline_s and time.monotonic() + deadline_s)
+        book = Journal.open(journal, self.config) if journal is not None else None
+        flight = _Flight(self)
+        try:
+            async for index, question, key in _keyed(questions):
+                if book is not None and key in book:
+                    self.meter.resumed += 1
+                    yield book.read(key, index)
+                    continue
+                while len(flight) >= concurrency:
+                    for result in await flight.landed(book, on_error):
+                        yield result
+                if self.meter.spent():
+                    break
+                flight.take_off(index, question, key)
+            while len(flight):
+                for result in await flight.landed(book, on_error):
+                    yield result
+        finally:
+            await flight.cancel()
+            self.meter.finish()
+            if book is not None:
+                book.close()
+
+    def choose(self, tree: SearchTree, latents: PolarPoints | None) -> AnswerChoice | None:
+        """The answer that `config.answer` chooses from a finished tree."""
+        return ANSWER_RULES[self.config.answer](tree, latents, self.canonical)
+
+
+class _Flight:
+    """Trees in flight, and those that have landed since it was last asked."""
+
+    def __init__(self, search: Search) -> None:
+        self._search = search
+        self._services = Services(
+            policy=search.policy,
+            evaluator=search.evaluator,
+            environment=search.environment,
+            terminal_value=search.terminal_value,
+            stop=search.stop,
+            meter=search.meter,
+        )
+        self._trees: dict[asyncio.Task[None], tuple[int, float, TreeSearch]] = {}
+        self._landed: asyncio.Queue[asyncio.Task[None]] = asyncio.Queue()
+
+    def __len__(self) -> int:
+        return len(self._trees)
+
+    def take_off(self, index: int, question: str, key: str) -> None:
+        growing = TreeSearch(question, key, self._services, self._search.config)
+        task = asyncio.create_task(growing.run(), name=f"search {key}")
+        self._trees[task] = (index, time.monotonic(), growing)
+        task.add_done_callback(self._landed.put_nowait)
+
+    async def landed(self, book: Journal | None, on_error: str) -> list[SearchResult]:
+        """Wait for at least one tree to end; all that have ended, in the journal before anyone sees them."""
+        tasks = [await self._landed.get()]
+        while not self._landed.empty():
+            tasks.append(self._landed.get_nowait())
+        results = []
+        for task in tasks:
+            error = task.exception()
+            if error is not None and on_error == "raise":
+                raise error
+            result = self._finish(task, error)
+            if book is not None and error is None:
+                book.append(result)
+            results.append(result)
+        return results
+
+    def _finish(self, task: asyncio.Task[None], error: BaseException | None) -> SearchResult:
+        index, started, growing = self._trees.pop(task)
+        latents = growing.latents.points() if len(growing.latents) else None
+        choice = self._search.choose(growing.tree, latents)
+        meter = self._services.meter
+        meter.trees += 1
+        meter.nodes += len(growing.tree)
+        meter.simulations += growing.counts["simulations"]
+        if error is not None:
+            meter.failed += 1
+            logger.error("question %d (%s) failed: %r", index, growing.key, error, exc_info=error)
+        return SearchResult(
+            question=growing.question,
+            index=index,
+            key=growing.key,
+            answer=choice.answer if choice else None,
+            value=float(growing.tree.value[choice.node]) if choice else math.nan,
+            node=choice.node if choice else None,
+            tree=growing.tree,
+            latents=latents,
+            stop_reason=growing.stop_reason,
+            error=None if error is None else f"{type(error).__name__}: {error}",
+            seconds=time.monotonic() - started,
+            stats=dict(growing.counts),
+        )
+
+    async def cancel(self) -> None:
+        """End all trees in flight and wait until they have let go of what they held."""
+        for task in self._trees:
+            task.cancel()
+        await asyncio.gather(*self._trees, return_exceptions=True)
+        self._trees.clear()
+
+
+def own_estimate(tree: SearchTree, node: int, evaluation: Evaluation) -> float:
+    """The default terminal value: the evaluator's v̂, and 0 where it knows none."""
+    return 0.0 if math.isnan(evaluation.value) else evaluation.value
+
+
+async def _keyed(questions: Iterable[str] | AsyncIterable[str]) -> AsyncIterator[tuple[int, str, str]]:
+    """(index, question, key) of every question."""
+    keys, index = QuestionKeys(), 0
+    async for question in _asynchronous(questions):
+        check(isinstance(question, str), f"questions[{index}]", "a string", type(question).__name__)
+        yield index, question, keys.key(question)
+        index += 1
+
+
+async def _asynchronous(questions: Iterable[str] | AsyncIterable[str]) -> AsyncIterator[str]:
+    check(not isinstance(questions, str), "questions", "several questions", "a single string")
+    if isinstance(questions, AsyncIterable):
+        async for question in questions:
+            yield question
+    else:
+        for question in questions:
+            yield question
+
+
+async def _advance(results: AsyncIterator[SearchResult]) -> SearchResult | None:
+    return await anext(results, None)
+
+
+async def _close(results: AsyncGenerator[SearchResult, None]) -> None:
+    await results.aclose()
+
+
+def _check_no_running_loop() -> None:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    raise RuntimeError("run: an event loop is already running in this thread; use `async for … in search.arun(…)`")
