@@ -1,0 +1,78 @@
+"""The command line: one file a command. Bad input is one line on standard error and exit code 2."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+# command -> (module with the function, name of the function)
+COMMANDS = {
+    "demo": ("lapha.cli.demo", "demo"),
+    "search": ("lapha.cli.search", "search"),
+    "plot": ("lapha.cli.plot", "plot"),
+    "bench": ("lapha.cli.bench", "bench"),
+    "env": ("lapha.cli.env", "env"),
+}
+
+__all__ = ["COMMANDS", "main"]
+
+
+def build_app() -> Any:
+    """The typer application with all commands.
+
+    Raises:
+        ValueError: typer or rich is missing; names the extra.
+    """
+    from lapha._imports import require
+
+    typer = require("typer", extra="llm")
+    require("rich", extra="llm")
+    app = typer.Typer(
+        name="lapha",
+        help="Latent Poincaré shaping: train agents with tree rollouts, search with a value head, see what they do.",
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
+    for name, (module, function) in COMMANDS.items():
+        settings = {"context_settings": {"allow_extra_args": True, "ignore_unknown_options": True}}
+        command = getattr(importlib.import_module(module), function)
+        app.command(name, **(settings if name == "bench" else {}))(command)
+    return app
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command and exit: 0 done, 1 it could not finish, 2 bad input, 130 interrupted."""
+    sys.exit(run(arguments))
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code."""
+    try:
+        app = build_app()
+    except ValueError as error:
+        return _bad_input(error)
+    from typer import Abort, Exit, TyperException
+
+    try:
+        given = list(sys.argv[1:] if arguments is None else arguments)
+        code = app(args=given or ["--help"], standalone_mode=False, prog_name="lapha")
+    except TyperException as error:
+        return _bad_input(error.format_message())
+    except ValueError as error:
+        return _bad_input(error)
+    except OSError as error:
+        return _bad_input(f"{error.filename}: {error.strerror}" if error.filename else error)
+    except (Abort, KeyboardInterrupt):
+        print("lapha: interrupted", file=sys.stderr)
+        return 130
+    except Exit as exit_:
+        return exit_.exit_code
+    return code if isinstance(code, int) else 0
+
+
+def _bad_input(message: object) -> int:
+    print("lapha: " + " ".join(str(message).split()), file=sys.stderr)
+    return 2

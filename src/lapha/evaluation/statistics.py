@@ -110,7 +110,9 @@ class Calibration:
     count: int
 
 
-def calibration(predicted: Sequence[float], outcome: Sequence[bool], bins: int = 10) -> Calibration:
+def calibration(
+    predicted: Sequence[float] | np.ndarray, outcome: Sequence[bool] | np.ndarray, bins: int = 10
+) -> Calibration:
     """Calibration of predictions in [0, 1]; pairs with a NaN prediction are left out.
 
     Raises:

@@ -1,0 +1,221 @@
+"""The demo's table and its page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lapha.evaluation.statistics import paired_bootstrap
+
+_WORDS = {
+    "single": "one greedy chain",
+    "react": "one sampled chain",
+    "value": "value-guided search",
+    "majority": "majority vote, same tokens",
+    "best-of-n": "best of n by v̂, same tokens",
+}
+_COLUMNS = ("mode", "what it does", "before", "after", "change", "any right", "answers", "tokens/problem", "s/problem")
+
+
+def table_rows(before: Any, after: Any) -> list[list[str]]:
+    """One row per mode; without `after` (interrupted) its cells are empty."""
+    rows = []
+    for mode, first in before.scores.items():
+        last = after.scores[mode] if after is not None else None
+        shown = last or first
+        change = ""
+        if last is not None:
+            difference = paired_bootstrap(first.correct, last.correct)
+            change = f"{100 * difference.mean:+.1f} [{100 * difference.low:+.1f}, {100 * difference.high:+.1f}]"
+        rows.append(
+            [
+                mode,
+                _WORDS[mode],
+                first.accuracy.percent(),
+                last.accuracy.percent() if last is not None else "",
+                change,
+                f"{100 * shown.any_correct.mean():.1f} %",
+                f"{shown.samples:.1f}",
+                f"{shown.tokens:.0f}",
+                f"{shown.seconds:.2f}",
+            ]
+        )
+    return rows
+
+
+def print_table(before: Any, after: Any) -> None:
+    """The table on standard output."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title="Accuracy on held-out problems, 95 % bootstrap intervals", title_justify="left")
+    for index, column in enumerate(_COLUMNS):
+        table.add_column(column, justify="left" if index < 2 else "right", no_wrap=index == 0)
+    for row in table_rows(before, after):
+        table.add_row(*row, style="bold" if row[0] == "value" else None)
+    Console().print(table)
+
+
+def write_demo_report(
+    path: Path,
+    settings: Any,
+    before: Any,
+    after: Any,
+    history: list[dict[str, float]],
+    grade: Any,
+    minutes: float,
+) -> Path:
+    """Write the demo's page and return its path."""
+    from lapha.evaluation.provenance import environment_record
+    from lapha.viz import Figure, Report, Section, Table, write_report
+
+    last = after or before
+    rows = table_rows(before, after)
+    sections = [
+        Section(
+            "Accuracy before and after training",
+            "Every mode answers the same held-out problems. Majority vote and best-of-n sample independent chains until "
+            "they have used at least the tokens that the search used on the same problem.",
+            [
+                Table(
+                    _COLUMNS,
+                    rows,
+                    "“any right”: share of problems with a right answer among all that the mode produced. "
+                    "“any right”, answers, tokens and seconds are those of the last evaluation.",
+                    emphasised=[index for index, row in enumerate(rows) if row[0] == "value"],
+                )
+            ],
+        ),
+        *_learning(history),
+        Section("Accuracy against cost", "", [Figure(svg, caption) for svg, caption in _cost_curves(before, after)]),
+        _tree_section(last, grade),
+        _value_section(last),
+    ]
+    versions = ", ".join(f"{name} {value}" for name, value in environment_record().items() if value is not None)
+    value = last.scores["value"].accuracy
+    facts = {
+        "single, before": _percent(before.scores["single"].accuracy.mean),
+        "single, after": _percent(after.scores["single"].accuracy.mean) if after is not None else "–",
+        "search, before": _percent(before.scores["value"].accuracy.mean),
+        "search, after": _percent(value.mean) if after is not None else "–",
+        "minutes": f"{minutes:.1f}",
+    }
+    subtitle = (
+        f"An embedded policy trained with tree rollouts and shaped rewards: {len(history)} steps of {settings.trees} trees, "
+        f"{settings.problems} held-out problems, {settings.simulations} simulations, seed {settings.seed}."
+    )
+    return write_report(Report("lapha demo", subtitle, facts, sections, footer=versions), path)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _learning(history: list[dict[str, float]]) -> list[Any]:
+    from lapha.viz import Curve, Figure, Section, learning_curve
+
+    def curves(names: dict[str, str]) -> dict[str, Any]:
+        found = {}
+        for key, name in names.items():
+            points = [(entry["step"], entry[key]) for entry in history if np.isfinite(entry.get(key, np.nan))]
+            if points:
+                found[name] = Curve(*zip(*points))
+        return found
+
+    accuracy = curves(
+        {
+            "lapha/leaf_accuracy": "leaves that are right",
+            "lapha/pass_at_1": "pass@1 by v̂",
+            "lapha/solved_trees": "trees with a right leaf",
+        }
+    )
+    losses = curves({"lapha/value_loss": "value loss (MSE)", "lapha/potential_std": "spread of V"})
+    figures = [
+        Figure(learning_curve(group, ylabel=label)) for group, label in ((accuracy, "share"), (losses, "")) if group
+    ]
+    if not figures:
+        return []
+    return [Section("Learning curve", "Training trees, one point a step; thick lines are running means.", figures)]
+
+
+def _cost_curves(before: Any, after: Any) -> list[tuple[str, str]]:
+    from lapha.viz import Curve, accuracy_curve
+
+    phases = {"before": before} | ({"after": after} if after is not None else {})
+    by_simulations = {
+        f"search, {phase}": Curve(
+            found.simulations,
+            [i.mean for i in found.accuracy],
+            [i.low for i in found.accuracy],
+            [i.high for i in found.accuracy],
+        )
+        for phase, found in phases.items()
+    }
+    last = after or before
+    by_tokens = {"search": Curve(last.tokens, [i.mean for i in last.accuracy])}
+    for mode in ("single", "react", "majority", "best-of-n"):
+        score = last.scores[mode]
+        by_tokens[mode] = Curve([score.tokens], [score.accuracy.mean], [score.accuracy.low], [score.accuracy.high])
+    return [
+        (
+            accuracy_curve(by_simulations),
+            "From one search per problem, rewound to fewer simulations; bands are 95 % intervals.",
+        ),
+        (
+            accuracy_curve(by_tokens, xlabel="tokens per problem"),
+            "The last evaluation, at the tokens that each mode sampled.",
+        ),
+    ]
+
+
+def _tree_section(last: Any, grade: Any) -> Any:
+    from lapha.cli._pictures import picture_of
+    from lapha.shaping import mark_correct
+    from lapha.viz import Figure, Section, tree_figure
+
+    result = telling_tree(last.results, grade)
+    if result is None:
+        return Section(
+            "A search tree on the Poincaré disk", "No search of this run found a right answer to measure V from."
+        )
+    correct = mark_correct(
+        result.tree, lambda question, answer: float(bool(grade([(result.index, answer)])[0]))
+    ).correct
+    picture = picture_of(result, correct=correct, title=result.question)
+    return Section(
+        "A search tree on the Poincaré disk",
+        "One held-out problem. The centre is the prompt. V is known only after the answers were verified; v̂ is what the search saw.",
+        [Figure(tree_figure(picture))],
+    )
+
+
+def telling_tree(results: list[Any], grade: Any) -> Any:
+    """The search that shows most: right and wrong answers in balance, found by the head; None if none has a right one."""
+    best, best_score = None, -1.0
+    for result in results:
+        answers = [result.tree.answer[leaf] for leaf in result.tree.answered()]
+        if result.latents is None or not answers:
+            continue
+        right = float(np.mean([bool(verdict) for verdict in grade([(result.index, answer) for answer in answers])]))
+        chosen = bool(grade([(result.index, result.answer)])[0])
+        score = right * (1 - right) + 0.1 * chosen if right > 0 else -1.0
+        if score > best_score:
+            best, best_score = result, score
+    return best
+
+
+def _value_section(last: Any) -> Any:
+    from lapha.viz import Figure, Section, reliability_diagram
+
+    score = last.scores["value"]
+    if not len(score.predicted):
+        return Section("How far v̂ can be trusted", "No search of this run answered.")
+    found = score.calibration
+    text = (
+        f"Over {found.count} answers of the searches: AUC {found.auc:.3f} (0.5 is chance), Brier score {found.brier:.3f}, "
+        f"expected calibration error {found.ece:.3f}."
+    )
+    figure = Figure(reliability_diagram(score.predicted, score.outcome), "Share of right answers by v̂ of the leaf.")
+    return Section("How far v̂ can be trusted", text, [figure])

@@ -1,0 +1,41 @@
+"""Progress on the terminal: standard error, so that standard output stays clean."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+
+def console() -> Console:
+    """The console for everything that is not the result."""
+    return Console(stderr=True)
+
+
+def progress_bar(**options: Any) -> Progress:
+    """A progress bar with a task's live numbers (its ``status`` field) behind it."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=28),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("[dim]{task.fields[status]}"),
+        console=console(),
+        **options,
+    )
+
+
+def quiet_libraries() -> None:
+    """Keep transformers, datasets and TRL from writing over the progress bar; their errors still come through."""
+    import logging
+    import warnings
+
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    for name in ("trl", "datasets", "accelerate"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"(torch|trl|transformers|accelerate)(\.|$)")

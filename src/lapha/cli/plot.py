@@ -1,0 +1,25 @@
+"""``lapha plot``: a saved search as a page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def plot(
+    search: Annotated[Path, typer.Argument(help="What `lapha search --save` wrote.")],
+    page: Annotated[Path, typer.Argument(help="HTML file to write.")],
+    angle: Annotated[str, typer.Option(help="'tree' keeps subtrees together, 'pca' projects directions.")] = "tree",
+) -> None:
+    """Draw a saved search on the Poincaré disk: one self-contained HTML page."""
+    from lapha.cli._pictures import picture_of
+    from lapha.search import SearchResult
+    from lapha.tree.storage import check_writable
+    from lapha.viz import write_tree_page
+
+    check_writable(page)
+    result = SearchResult.load(search)
+    write_tree_page(picture_of(result), page, angle=angle)
+    print(page)

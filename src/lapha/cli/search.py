@@ -1,0 +1,120 @@
+"""``lapha search``: value-guided search for one question."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def search(
+    question: Annotated[str, typer.Argument(help="What to answer. '-' reads it from standard input.")],
+    model: Annotated[str, typer.Option(help="'tiny', a folder, or a model's name on the Hugging Face hub.")] = "tiny",
+    value_head: Annotated[str | None, typer.Option(help="Folder of a value head; default: the model's own.")] = None,
+    gguf_file: Annotated[str | None, typer.Option(help="Name of a GGUF file in the model's folder.")] = None,
+    simulations: Annotated[int, typer.Option(help="Expansions of the tree.")] = 32,
+    breadth: Annotated[int | None, typer.Option(help="Steps sampled by one expansion; default: the model's.")] = None,
+    depth: Annotated[
+        int | None, typer.Option(help="Most steps of one line of reasoning; default: the model's.")
+    ] = None,
+    temperature: Annotated[float | None, typer.Option(help="Sampling temperature; default: the model's.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Most tokens of one step.")] = None,
+    tools: Annotated[str, typer.Option(help="'none', or 'python' to run code in the sandbox.")] = "none",
+    answer: Annotated[str | None, typer.Option(help="Answer rule; default: 'value', or 'vote' without a head.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of all sampling.")] = 0,
+    save: Annotated[Path | None, typer.Option(help="Write the tree here as JSON (latents beside it).")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Write a page with the tree on the Poincaré disk here.")] = None,
+) -> int:
+    """Search for an answer, step by step, guided by the value head."""
+    from lapha._checks import check
+    from lapha._imports import require
+    from lapha.cli._models import load_model
+    from lapha.cli._progress import console
+    from lapha.search import SearchConfig
+    from lapha.tree.storage import check_writable
+
+    for path in filter(None, (save, plot)):
+        check_writable(path)
+    if plot is not None:
+        require("jinja2", extra="viz")
+    if question == "-":
+        question = typer.get_text_stream("stdin").read().strip()
+    check(bool(question.strip()), "question", "text that is not blank", repr(question))
+    loaded = load_model(model, value_head=value_head, gguf_file=gguf_file, tools=tools, depth_limit=depth)
+    sampling = loaded.sampling
+    if temperature is not None:
+        sampling = dataclasses.replace(sampling, temperature=temperature)
+    if max_tokens is not None:
+        sampling = dataclasses.replace(sampling, max_tokens=max_tokens)
+    config = SearchConfig(
+        simulations=simulations,
+        breadth=breadth or loaded.breadth,
+        depth_limit=loaded.depth_limit,
+        sampling=sampling,
+        seed=seed,
+        answer=answer or ("value" if loaded.has_value_head else "vote"),
+    )
+    if not loaded.has_value_head:
+        console().print(
+            f"[yellow]{model} has no value head: every state is worth 0.5, so the policy's own probabilities guide the "
+            "search, and the answer is chosen by vote. Train a head with LaPhaTrainer, or pass --value-head."
+        )
+    result = _run(loaded, question, config, save)
+    _show(result)
+    if save is not None:
+        result.save(save)
+    if plot is not None:
+        from lapha.cli._pictures import picture_of
+        from lapha.viz import write_tree_page
+
+        write_tree_page(picture_of(result), plot)
+    if result.error is not None:
+        console().print(f"[red]{result.error}")
+    return 0 if result.error is None else 1
+
+
+def _run(loaded: Any, question: str, config: Any, save: Path | None) -> Any:
+    """Search with a live display. An interrupt saves the tree as far as it has grown."""
+    from lapha.cli._progress import console, progress_bar
+    from lapha.search import Search
+
+    grown = {}
+    with progress_bar(transient=True) as bar:
+        task = bar.add_task("searching", total=config.simulations, status="")
+
+        def watch(tree: Any) -> bool:
+            grown["tree"] = tree
+            answered = tree.answered()
+            best = max((float(tree.value[leaf]) for leaf in answered), default=float("nan"))
+            done = min(config.simulations, int(tree.simulation.max(initial=0)))
+            status = f"{len(tree)} nodes, {len(answered)} answers, best v̂ {best:.2f}, {tree.sampled_tokens} tokens"
+            bar.update(task, completed=done, status=status)
+            return False
+
+        search = Search(loaded.engine, environment=loaded.environment, config=config, stop=watch)
+        try:
+            (result,) = search.run([question], concurrency=1)
+        except KeyboardInterrupt:
+            if save is not None and "tree" in grown:
+                grown["tree"].save(save)
+                console().print(f"interrupted: the tree of {len(grown['tree'])} nodes is in {save} (without latents)")
+            raise
+        finally:
+            loaded.engine.close()
+    return result
+
+
+def _show(result: Any) -> None:
+    from rich.console import Console
+    from rich.panel import Panel
+    from rich.text import Text
+
+    tree = result.tree
+    if result.node is not None:
+        steps = Text("\n\n").join(Text(tree.text[node].strip()) for node in tree.path(result.node)[1:])
+        Console(stderr=True).print(Panel(steps, title="chosen line of reasoning", title_align="left"))
+    summary = f"{len(tree)} nodes, {len(tree.answered())} leaves that answer, {tree.sampled_tokens} tokens, {result.seconds:.1f} s"
+    Console(stderr=True).print(f"v̂ {result.value:.3f}; {summary}" if result.answer is not None else summary)
+    print(result.answer if result.answer is not None else "(no leaf answers)")

@@ -1,0 +1,87 @@
+"""Output folders and the files in them that must survive an interrupt."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, TextIO
+
+
+def prepare_folder(path: str | Path, name: str = "out") -> Path:
+    """Make the folder and prove that files can be written there, before anything is worth losing.
+
+    Raises:
+        ValueError: it cannot be made or written to.
+    """
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".probe"):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"{name}: expected a folder that can be written to, got {folder} ({error.strerror})"
+        ) from error
+    return folder
+
+
+class JsonLines:
+    """Appends records to a JSONL file, each whole and flushed before the next thing happens.
+
+    Args:
+        path: the file; made if absent.
+        append: keep what is there.
+    """
+
+    def __init__(self, path: str | Path, *, append: bool = False) -> None:
+        self.path = Path(path)
+        self._file: TextIO = self.path.open("a" if append else "w", encoding="utf-8")
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Append one record; NaN becomes null."""
+        self._file.write(json.dumps(plain(record), ensure_ascii=False, allow_nan=False) + "\n")
+        self._file.flush()
+
+    def sync(self) -> None:
+        """Make what was written survive a power failure."""
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def read_json_lines(path: str | Path) -> list[dict[str, Any]]:
+    """Records of a JSONL file. A last line that was cut off in the middle is left out.
+
+    Raises:
+        ValueError: a line in the middle is not JSON; names file and line.
+    """
+    lines = Path(path).read_bytes().split(b"\n")
+    records = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            records.append(json.loads(line))
+        except ValueError as error:
+            if number == len(lines):  # no newline after it: the writer was killed here
+                break
+            raise ValueError(f"{path}: expected one JSON record a line, got {error} in line {number}") from error
+    return records
+
+
+def plain(value: Any) -> Any:
+    """`value` as JSON can hold it: NaN and infinities as None, arrays and tuples as lists."""
+    if isinstance(value, dict):
+        return {str(key): plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(inner) for inner in value]
+    if hasattr(value, "tolist"):
+        return plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
