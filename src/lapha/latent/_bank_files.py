@@ -77,14 +77,23 @@ def load_bank(path: Path, device: torch.device | str, *, mirror: bool, memory_bu
         except (KeyError, ValueError) as error:
             raise ValueError(f"path: expected a bank with its metadata, got {path} ({error})") from error
         direction = file.get_slice("direction")
-        radius, tree_id = file.get_tensor("radius"), file.get_tensor("tree_id").numpy()
-        shape, size = list(direction.get_shape()), len(tree_id)
-        good = shape == [size, dim] and tuple(radius.shape) == (size,)
-        check(good, "path", f"a bank of {size} rows of dimension {dim}", f"{path} with directions {shape}")
-        dtype = {name: key for key, name in _DTYPE_NAMES.items()}[direction.get_dtype()]
+        radius, tree_id = file.get_tensor("radius"), file.get_tensor("tree_id")
+        dtypes = {name: dtype for dtype, name in _DTYPE_NAMES.items()}
+        dtype = dtypes.get(direction.get_dtype())
+        if dtype is None:
+            raise ValueError(f"path: expected directions in float32, bfloat16 or float16, got {path}")
+        found = (list(direction.get_shape()), list(radius.shape), list(tree_id.shape), radius.dtype, tree_id.dtype)
+        size = tree_id.numel()
+        expected = ([size, dim], [size], [size], torch.float32, torch.int64)
+        check(
+            found == expected,
+            "path",
+            f"direction, radius and tree_id of {size} rows of dimension {dim}",
+            f"{path} with {found}",
+        )
         bank = LatentBank(dim, curvature, device, dtype, mirror=mirror, memory_budget=memory_budget)
         for rows in _blocks(size):
-            _restore(bank, PolarPoints(direction[rows], radius[rows], curvature), tree_id[rows], path)
+            _restore(bank, PolarPoints(direction[rows], radius[rows], curvature), tree_id[rows].numpy(), path)
     return bank
 
 

@@ -39,7 +39,7 @@ class SegmentStore:
         self.budget = memory_budget
         self.order = make_order(device)
         self.device_bytes = 0
-        self._recent: OrderedDict[int, Segment] = OrderedDict()  # by last write, oldest first
+        self._recent: OrderedDict[int, Segment] = OrderedDict()  # by last append or load, oldest first
 
     def write(self, segment: Segment, direction: torch.Tensor, radius: torch.Tensor, new_ids: np.ndarray) -> None:
         """Append rows to a segment, and publish them."""
@@ -87,28 +87,34 @@ class SegmentStore:
             self.order.after_write()
         return buffers
 
-    def _within_budget(self, segment: Segment, needed: int, capacity: int) -> int:
-        """The capacity that the budget allows a segment; offloads the oldest others to make room for it.
+    def _within_budget(self, segment: Segment, needed: int, wanted: int) -> int:
+        """The capacity that the budget allows a segment; offloads the longest untouched others to make room.
+
+        Spare capacity pushes nobody out, but for the quarter that keeps appending amortised O(1).
 
         Raises:
             ValueError: `needed` rows of one segment exceed the whole budget.
         """
         if self.budget is None:
-            return capacity
+            return wanted
         most = self.budget // self.row_bytes
         if needed > most:
             raise ValueError(
                 f"memory_budget: expected at least the {needed * self.row_bytes} bytes of tree {segment.tree_id}'s "
                 f"segment of {needed} rows, got {self.budget}"
             )
-        capacity = min(capacity, most)
+        least = min(wanted, most, needed + needed // 4)
         for other in list(self._recent.values()):
-            used = self.device_bytes - segment.device_bytes + capacity * self.row_bytes
-            if used <= self.budget:
+            if self._free(segment) >= least * self.row_bytes:
                 break
             if other is not segment:
                 self.offload(other)
-        return capacity
+        return min(wanted, self._free(segment) // self.row_bytes)
+
+    def _free(self, segment: Segment) -> int:
+        """Bytes of the budget that other segments leave."""
+        assert self.budget is not None
+        return self.budget - self.device_bytes + segment.device_bytes
 
     def load_all(self, segments: Sequence[Segment]) -> None:
         """Bring segments to the device, all of them together.
@@ -119,9 +125,9 @@ class SegmentStore:
         total = sum(segment.size for segment in segments) * self.row_bytes
         if self.budget is not None:
             check(total <= self.budget, "memory_budget", f"at least {total} bytes", self.budget)
-        self._recent.update({segment.tree_id: segment for segment in segments})
         self._shrink(segments)
         for segment in segments:
+            self._recent.move_to_end(segment.tree_id)
             self.load(segment)
 
     def _shrink(self, segments: Sequence[Segment]) -> None:
@@ -135,6 +141,7 @@ class SegmentStore:
                 self.offload(segment)
 
     def offload(self, segment: Segment) -> None:
+        """Move a segment to CPU memory; nothing if it is there."""
         if segment.device is None:
             return
         if segment.host is None:
@@ -147,6 +154,7 @@ class SegmentStore:
         segment.publish(segment.rows.ids, segment.size)
 
     def load(self, segment: Segment) -> None:
+        """Move a segment to the device; nothing if it is there."""
         if segment.device is not None:
             return
         capacity = self._within_budget(segment, segment.size, segment.size)

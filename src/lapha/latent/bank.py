@@ -40,7 +40,7 @@ class LatentBank:
         mirror: keep a copy of every row in CPU memory (pinned beside a CUDA device, filled by asynchronous copies), so
             that `offload` has nothing left to copy. On a CPU bank it is a second copy that only tests need.
         memory_budget: bytes that segments may take on the device, spare capacity included, or None for no limit.
-            Above it, the segments whose last append is longest ago live in CPU memory only. While a buffer grows, the
+            Above it, the segments whose last append or `load` is longest ago live in CPU memory only. While a buffer grows, the
             old one exists beside the new one.
 
     Raises:
