@@ -3,6 +3,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from shaping_golden import LINE_TREE
 
 from lapha.geometry import PolarPoints
 from lapha.shaping import potential, success_rate
@@ -40,9 +41,9 @@ def exact_distance(x: torch.Tensor, y: torch.Tensor, curvature: float) -> mpmath
         return mpmath.acosh(1 + 2 * curvature * gap / free) / root_c
 
 
-def test_by_hand(line_tree):
-    V = potential(on_a_line(line_tree["signed_radius"]), torch.tensor(line_tree["goal"]))
-    torch.testing.assert_close(V, torch.tensor(line_tree["V"], dtype=torch.float64), rtol=1e-7, atol=1e-7)
+def test_by_hand():
+    V = potential(on_a_line(LINE_TREE["signed_radius"]), torch.tensor(LINE_TREE["goal"]))
+    torch.testing.assert_close(V, torch.tensor(LINE_TREE["V"], dtype=torch.float64), rtol=1e-7, atol=1e-7)
 
 
 @pytest.mark.parametrize("curvature", [0.25, 1.0, 2.0])
@@ -157,11 +158,11 @@ def test_nan_latents_are_named():
         potential(tangent, torch.tensor([True, False, False]))
 
 
-def test_success_rate_by_hand(line_tree):
+def test_success_rate_by_hand():
     rate = success_rate(
-        torch.tensor(line_tree["parent"]), torch.tensor(line_tree["terminal"]), torch.tensor(line_tree["goal"])
+        torch.tensor(LINE_TREE["parent"]), torch.tensor(LINE_TREE["terminal"]), torch.tensor(LINE_TREE["goal"])
     )
-    assert rate.tolist() == line_tree["success_rate"]
+    assert rate.tolist() == LINE_TREE["success_rate"]
 
 
 @TREES

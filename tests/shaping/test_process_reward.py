@@ -2,6 +2,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from shaping_golden import LINE_TREE
 
 from lapha.shaping import adaptive_process_reward, adaptive_weights, process_reward
 
@@ -31,15 +32,15 @@ def path_to_root(node: int, parent: torch.Tensor) -> list[int]:
     return path
 
 
-def test_by_hand(line_tree):
-    V = torch.tensor(line_tree["V"], dtype=torch.float64)
-    parent = torch.tensor(line_tree["parent"])
-    torch.testing.assert_close(process_reward(V, parent), torch.tensor(line_tree["reward"], dtype=torch.float64))
-    masks = [torch.tensor(line_tree[name]) for name in ("well_formed", "terminal", "goal")]
+def test_by_hand():
+    V = torch.tensor(LINE_TREE["V"], dtype=torch.float64)
+    parent = torch.tensor(LINE_TREE["parent"])
+    torch.testing.assert_close(process_reward(V, parent), torch.tensor(LINE_TREE["reward"], dtype=torch.float64))
+    masks = [torch.tensor(LINE_TREE[name]) for name in ("well_formed", "terminal", "goal")]
     weights = adaptive_weights(process_reward(V, parent), parent, *masks)
-    assert weights.value == pytest.approx(line_tree["weight_value"], abs=1e-7)
-    assert weights.format == pytest.approx(line_tree["weight_format"], abs=1e-7)
-    expected = torch.tensor(line_tree["adaptive_reward"], dtype=torch.float64)
+    assert weights.value == pytest.approx(LINE_TREE["weight_value"], abs=1e-7)
+    assert weights.format == pytest.approx(LINE_TREE["weight_format"], abs=1e-7)
+    expected = torch.tensor(LINE_TREE["adaptive_reward"], dtype=torch.float64)
     torch.testing.assert_close(adaptive_process_reward(V, parent, *masks), expected, rtol=0, atol=1e-7)
 
 

@@ -68,10 +68,10 @@ class Frontier:
         return arrays["quality"][:size] + weight * arrays["exploration"][:size] + arrays["closed"][:size]
 
     def child_scores(self, node: int, children: Sequence[int]) -> np.ndarray:
-        """(K,) float64 PUCT scores of a node's `children`: Q_eff + c_puct·P·√(Σ N)/(1 + N), Σ N ≥ 1 over them."""
-        index = np.asarray(children)
+        """(K,) float64 PUCT scores of some children of `node`: Q_eff + c_puct·P·√(Σ N)/(1 + N), Σ N ≥ 1 over all."""
+        index, siblings = np.asarray(children), self.tree.children[node]
         arrays = self._arrays
-        total = int(self.tree.visits[index].sum() + arrays["virtual"][index].sum())
+        total = int(self.tree.visits[siblings].sum() + arrays["virtual"][siblings].sum())
         weight = self.config.c_puct * max(total, 1) ** 0.5
         return arrays["quality"][index] + weight * arrays["exploration"][index]
 

@@ -102,6 +102,8 @@ class TreeSearch:
                 return "exhausted"
             for expansion, simulation in await self._expand_all(expanding):
                 self._take_in(expansion, simulation)
+            for node, _ in expanding:  # only now: a node may have been expanded twice at once
+                self._release_if_finished(node)
             if self._pruning_is_due(len(expanding)):
                 self._prune()
             if self.services.stop(self.tree):
@@ -212,7 +214,6 @@ class TreeSearch:
         self._frontier.finish(parent)
         self._frontier.add(parent, nodes)
         self._back_up(nodes, expansion)
-        self._release_if_finished(parent)
 
     def _back_up(self, nodes: list[int], expansion: Expansion) -> None:
         tree = self.tree
