@@ -1,0 +1,140 @@
+"""Pairwise distances in chunked torch: any device, extra memory bounded whatever the sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+
+from lapha.kernels.chords import (
+    Directions,
+    centre_of,
+    chord_product_,
+    flagged_pairs,
+    length_margin,
+    make_ready,
+    refined_chords,
+)
+from lapha.kernels.precision import Precision, full_float32, refine_threshold
+from lapha.kernels.radial import RadialTerms, distance_from_scaled_, pair_distance, radial_terms, scaled_square_
+
+# Columns and rows of one matrix product, and of the elementwise work after it: 2 MB at a time, which the caches hold.
+COLUMNS = 4096
+ROWS = 1024
+TILE_ELEMENTS = 1 << 19
+
+
+class Latents(NamedTuple):
+    """The two sets of a call: directions u (N, D) and t (M, D), radii a (N,) and b (M,), curvature −c."""
+
+    u: torch.Tensor
+    a: torch.Tensor
+    t: torch.Tensor
+    b: torch.Tensor
+    curvature: float
+
+
+def computing_dtype(*tensors: torch.Tensor) -> torch.dtype:
+    """float64 where any input is, else float32."""
+    return torch.float64 if any(tensor.dtype == torch.float64 for tensor in tensors) else torch.float32
+
+
+def spans(size: int, step: int) -> Iterator[slice]:
+    """Cover range(size) with slices of `step`."""
+    return (slice(first, min(first + step, size)) for first in range(0, size, step))
+
+
+class Block(NamedTuple):
+    """A part of the result: its chords from the product, and what is needed to finish them.
+
+    Attributes:
+        chord: (R, C) ‖u − t‖², a view that the caller may overwrite.
+        x, y: directions of the rows and columns.
+        x_terms, y_terms: their radii's terms, lengths divided out.
+        x_limit, y_limit: (R, 1), (1, C); pairs with chord <= x_limit + y_limit must be refined.
+    """
+
+    chord: torch.Tensor
+    x: Directions
+    y: Directions
+    x_terms: RadialTerms
+    y_terms: RadialTerms
+    x_limit: torch.Tensor
+    y_limit: torch.Tensor
+
+    def rows(self, part: slice) -> Block:
+        """Some rows of the block."""
+        x = Directions(*(field[part] for field in self.x))
+        return Block(
+            self.chord[part], x, self.y, self.x_terms.take(part), self.y_terms, self.x_limit[part], self.y_limit
+        )
+
+
+def chord_blocks(
+    latents: Latents, precision: Precision, size: tuple[int, int], out: torch.Tensor | None = None
+) -> Iterator[tuple[slice, slice, Block]]:
+    """Products of all pairs, block by block, columns in the outer loop.
+
+    Args:
+        size: most rows and columns of a block.
+        out: (N, M) to keep the chords in; without it all blocks share one buffer.
+    """
+    u, a, t, b, curvature = latents
+    dtype = computing_dtype(u, t, a, b)
+    threshold = refine_threshold(precision, dtype)
+    x_terms, y_terms = radial_terms(a, curvature, dtype), radial_terms(b, curvature, dtype)
+    n, m = u.shape[0], t.shape[0]
+    buffer = torch.empty(min(n, size[0]), min(m, size[1]), dtype=dtype, device=u.device) if out is None else out
+    for columns in spans(m, size[1]):
+        centre = centre_of(t[columns], dtype)
+        y = make_ready(t[columns], centre, precision)
+        column_terms = divide_lengths(y_terms.take(columns), y)
+        for rows in spans(n, size[0]):
+            x = make_ready(u[rows], centre, precision)
+            chord = buffer[: x.length.numel(), : y.length.numel()] if out is None else out[rows, columns]
+            chord_product_(chord, x, y)
+            x_limit = 0.5 * threshold * x.square + length_margin(x, y)
+            y_limit = 0.5 * threshold * y.square.T
+            row_terms = divide_lengths(x_terms.take(rows), x)
+            yield rows, columns, Block(chord, x, y, row_terms, column_terms, x_limit, y_limit)
+
+
+def divide_lengths(terms: RadialTerms, directions: Directions) -> RadialTerms:
+    """The product is of directions as stored; dividing its factor by their lengths makes it one of unit vectors."""
+    return terms._replace(gain=terms.gain / directions.length)
+
+
+def tiles(block: Block, scratch: torch.Tensor) -> Iterator[tuple[slice, Block, torch.Tensor]]:
+    """A few rows of a block at a time, such that they fit the cache, each with a buffer of their shape."""
+    height, width = block.chord.shape
+    for rows in spans(height, max(1, TILE_ELEMENTS // width)):
+        tile = block.rows(rows)
+        yield rows, tile, scratch[: tile.chord.numel()].view(tile.chord.shape)
+
+
+def scratch_for(latents: Latents, columns: int) -> torch.Tensor:
+    """A buffer for `tiles` of blocks of at most `columns` columns."""
+    n, m = latents.u.shape[0], min(columns, latents.t.shape[0])
+    dtype = computing_dtype(latents.u, latents.t, latents.a, latents.b)
+    return torch.empty(min(n, max(1, TILE_ELEMENTS // max(m, 1))) * m, dtype=dtype, device=latents.u.device)
+
+
+def pairwise_forward(latents: Latents, precision: Precision) -> torch.Tensor:
+    """(N, M) geodesic distances."""
+    u, a, t, b, curvature = latents
+    out = torch.empty(u.shape[0], t.shape[0], dtype=computing_dtype(u, t, a, b), device=u.device)
+    scratch = scratch_for(latents, COLUMNS)
+    with full_float32(u.device):
+        for _, _, block in chord_blocks(latents, precision, (ROWS, COLUMNS), out):
+            beyond = bool((block.x_terms.excess > 0).any() or (block.y_terms.excess > 0).any())
+            for _, tile, spare in tiles(block, scratch):
+                flagged = flagged_pairs(tile.chord, spare, tile.x_limit, tile.y_limit)
+                w = scaled_square_(tile.chord, spare, tile.x_terms, tile.y_terms, curvature)
+                distance = distance_from_scaled_(w, spare, tile.x_terms, tile.y_terms, curvature, beyond)
+                if flagged is not None:
+                    i, j = flagged
+                    chord = refined_chords(tile.x, tile.y, i, j)
+                    exact = pair_distance(chord, tile.x_terms.radius[i], tile.y_terms.radius[j], curvature)
+                    distance[i, j] = exact.to(distance.dtype)
+    return out
