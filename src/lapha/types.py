@@ -80,7 +80,9 @@ class State:
     """
 
     token_ids: tuple[int, ...]
-    handle: Any = None
+    handle: Any = field(
+        default=None, repr=False
+    )  # a repr of a whole path's tensors takes seconds, and asyncio makes them
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +126,7 @@ class Sample:
     text: str
     finish_reason: str
     state: State
-    pooled: torch.Tensor | None = None
+    pooled: torch.Tensor | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +138,7 @@ class Evaluation:
         value: v̂(s) in [0, 1].
     """
 
-    pooled: torch.Tensor
+    pooled: torch.Tensor = field(repr=False)
     value: float
 
 

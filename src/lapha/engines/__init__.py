@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 _EXPORTS = {
     "ScriptedEngine": "lapha.engines.scripted",
+    "TransformersEngine": "lapha.engines.transformers_engine",
 }
 
 __all__ = sorted(_EXPORTS)
 
 if TYPE_CHECKING:
     from lapha.engines.scripted import ScriptedEngine as ScriptedEngine
+    from lapha.engines.transformers_engine import TransformersEngine as TransformersEngine
 
 
 def __getattr__(name: str) -> Any:

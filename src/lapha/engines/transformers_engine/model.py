@@ -1,0 +1,177 @@
+"""A Hugging Face causal LM as the engine needs it: decoder, head, and forward passes through slots."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from transformers.cache_utils import DynamicCache, DynamicLayer
+
+from lapha._checks import check
+from lapha.engines.transformers_engine.slots import KVShape, SlotBuffer, SlotCache
+
+logger = logging.getLogger(__name__)
+
+_FORWARD_ERRORS = (TypeError, ValueError, RuntimeError, AttributeError, IndexError, KeyError, NotImplementedError)
+_PROBE_TOKENS = 8
+
+
+class CausalDecoder:
+    """The decoder stack and the language-model head of `model`, called separately.
+
+    Only the last position's logits are ever needed, and the hidden states of every position are, so the decoder
+    module is run alone and the head on one position a row.
+
+    Args:
+        model: a causal LM of transformers (or one wrapped by PEFT).
+
+    Raises:
+        ValueError: not such a model, or its logits are not its head applied to its last hidden state.
+
+    Attributes:
+        kv_shape: shape of the cache, or None if this model cannot run in slots (`why_not` says why).
+    """
+
+    def __init__(self, model: Any) -> None:
+        for method in ("get_decoder", "get_output_embeddings"):
+            check(hasattr(model, method), "model", f"a transformers causal LM with {method}()", type(model).__name__)
+        self.model = model
+        self.decoder = model.get_decoder()
+        self.head = model.get_output_embeddings()
+        check(self.head is not None, "model", "a causal LM with a language-model head", type(model).__name__)
+        self.config = model.config.get_text_config()
+        self.hidden_size = int(self.config.hidden_size)
+        self.vocab_size = int(self.head.weight.shape[0])
+        self.context_limit = int(getattr(self.config, "max_position_embeddings", None) or 2**31)
+        self.kv_shape: KVShape | None = None
+        self.why_not = ""
+        with self.sampling_mode():
+            self._probe()
+
+    @property
+    def device(self) -> torch.device:
+        return self.head.weight.device
+
+    @contextmanager
+    def sampling_mode(self) -> Iterator[None]:
+        """Evaluation mode, no gradients, and an attention implementation that takes per-row masks; then as before."""
+        training = [module for module in self.model.modules() if module.training]
+        for module in training:
+            module.training = False
+        attention = self.config._attn_implementation
+        if attention not in ("sdpa", "eager"):  # flash and flex kernels do not take an additive mask
+            self.config._attn_implementation = "sdpa"
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            self.config._attn_implementation = attention
+            for module in training:
+                module.training = True
+
+    def forward(self, **inputs: Any) -> torch.Tensor:
+        """Last hidden states (B, T, H), after the final norm."""
+        return self.decoder(**inputs).last_hidden_state
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Next-token logits (B, V) float32 of hidden states (B, H)."""
+        logits = self.head(hidden)
+        scale = getattr(self.config, "logit_scale", None)  # Cohere
+        if scale is not None:
+            logits = logits * scale
+        divisor = getattr(self.config, "logits_scaling", None)  # Granite
+        if divisor is not None:
+            logits = logits / divisor
+        cap = getattr(self.config, "final_logit_softcapping", None)  # Gemma
+        if cap is not None:
+            logits = torch.tanh(logits / cap) * cap
+        return logits.float()
+
+    def plain_forward(self, token_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
+        """Last hidden states of whole contexts (B, T), right-padded where `attention_mask` says so; no cache."""
+        return self.forward(input_ids=token_ids, attention_mask=attention_mask, use_cache=False)
+
+    def slot_forward(
+        self, cache: SlotCache, rows: tuple[int, int], token_ids: torch.Tensor, start: torch.Tensor, bias: torch.Tensor,
+        where: torch.Tensor, visible: int,
+    ) -> torch.Tensor:  # fmt: skip
+        """Append tokens to rows of the slot buffer.
+
+        Args:
+            cache: onto the buffer.
+            rows: (first, last): the B rows [first, last).
+            token_ids: (B, T) new tokens.
+            start: (B,) how many tokens each row held before: the position of its first new one.
+            bias: (B, 1, T, visible) additive mask.
+            where: (B·T,) flat slot of each new token.
+            visible: slots that attention looks at.
+
+        Returns:
+            (B, T, H) last hidden states.
+        """
+        steps = token_ids.shape[1]
+        positions = start.unsqueeze(1)
+        if steps > 1:
+            positions = positions + torch.arange(steps, device=start.device)
+        cache.aim(*rows, where, visible, max(visible - steps, 0))
+        return self.forward(
+            input_ids=token_ids, attention_mask=bias, position_ids=positions, past_key_values=cache, use_cache=True
+        )
+
+    def _probe(self) -> None:
+        """Find out by trying whether this model's logits and cache are what the engine assumes."""
+        device = self.device
+        token_ids = (torch.arange(_PROBE_TOKENS, device=device) * 7 % self.vocab_size).unsqueeze(0)
+        hidden = self.plain_forward(token_ids)
+        expected = self.model(input_ids=token_ids, use_cache=False).logits[:, -1].float()
+        check(
+            torch.allclose(self.logits(hidden[:, -1]), expected, rtol=1e-2, atol=1e-2),
+            "model", "logits that are its head applied to its last hidden state", type(self.model).__name__,
+        )  # fmt: skip
+        try:
+            self.kv_shape = self._measure_kv(token_ids)
+            difference = self._slot_difference(token_ids, hidden)
+        except _FORWARD_ERRORS as error:
+            self.kv_shape, self.why_not = None, f"{type(error).__name__}: {error}"
+        else:
+            scale = float(hidden.float().abs().max())
+            if self.kv_shape is not None and difference > scale * 8 * torch.finfo(hidden.dtype).eps ** 0.75:
+                self.kv_shape, self.why_not = None, f"hidden states through slots differ by {difference:.2e}"
+        if self.kv_shape is None:
+            logger.warning(
+                "%s: no KV reuse along the tree, every request is prefilled whole (%s)",
+                type(self.model).__name__, self.why_not,
+            )  # fmt: skip
+
+    def _measure_kv(self, token_ids: torch.Tensor) -> KVShape | None:
+        """The common shape of all layers' caches, or None if they are not plain ones."""
+        cache = DynamicCache(config=self.config)
+        self.forward(input_ids=token_ids, past_key_values=cache, use_cache=True)
+        layers = cache.layers
+        shapes = {(type(layer), getattr(layer, "keys", token_ids).shape) for layer in layers}
+        shapes |= {(type(layer), getattr(layer, "values", token_ids).shape) for layer in layers}
+        if len(shapes) != 1 or type(layers[0]) is not DynamicLayer:
+            self.why_not = "its cache is not one of plain attention layers of one shape"
+            return None
+        keys: torch.Tensor = layers[0].keys  # type: ignore[assignment]
+        return KVShape(len(layers), keys.shape[1], keys.shape[3], keys.dtype, keys.device)
+
+    def _slot_difference(self, token_ids: torch.Tensor, expected: torch.Tensor) -> float:
+        """Largest difference of hidden states through slots, five tokens and then three, from a plain pass."""
+        if self.kv_shape is None:
+            return 0.0
+        buffer = SlotBuffer(self.kv_shape, self.hidden_size)
+        buffer.ensure(1, _PROBE_TOKENS + 8)
+        cache = SlotCache(buffer)
+        parts = []
+        for first, last in ((0, 5), (5, 6), (6, _PROBE_TOKENS)):
+            visible, steps = last + 3, last - first
+            query, key = torch.arange(first, last, device=self.device), torch.arange(visible, device=self.device)
+            bias = torch.zeros((1, 1, steps, visible), dtype=self.kv_shape.dtype, device=self.device)
+            bias.masked_fill_(key > query[:, None], buffer.hidden)
+            start = torch.tensor([first], device=self.device)
+            parts.append(self.slot_forward(cache, (0, 1), token_ids[:, first:last], start, bias, query, visible))
+        return float((torch.cat(parts, dim=1) - expected).float().abs().max())

@@ -1,0 +1,366 @@
+"""The transformers engine against whole forward passes, one sequence at a time."""
+
+import asyncio
+import gc
+import threading
+
+import engine_oracle as oracle
+import pytest
+import torch
+from engine_models import END, make_model, make_tokenizer, run
+
+from lapha.engines import TransformersEngine
+from lapha.types import Evaluator, Policy, SampleRequest, SamplingParams, State
+
+WARM = SamplingParams(max_tokens=9, temperature=0.8, top_p=0.9, top_k=12, repetition_penalty=1.3)
+PLAIN = SamplingParams(max_tokens=9, temperature=1.0, top_p=1.0, top_k=0, repetition_penalty=1.0)
+PROMPT = (0, 14, 15, 92, 65, 35, 89, 79, 32)
+
+
+def request(state=PROMPT, bridge=(), n=3, params=WARM, seed=11, name=""):
+    state = state if isinstance(state, State) else State(tuple(state))
+    return SampleRequest(state, tuple(bridge), n, params, seed, name)
+
+
+def tokens_of(samples):
+    return [sample.token_ids for sample in samples]
+
+
+def check_sample(model, sample, context):
+    """Log-probabilities, h(s) and the state of one sample against a forward pass over the whole of it."""
+    ids = (*context, *sample.token_ids)
+    assert sample.state.token_ids == ids
+    hidden, logits = oracle.forward(model, ids)
+    expected = torch.log_softmax(logits, dim=-1)[len(context) - 1 : -1].gather(
+        1, torch.tensor(sample.token_ids)[:, None]
+    )
+    torch.testing.assert_close(torch.tensor(sample.logprobs).double(), expected[:, 0], atol=1e-5, rtol=1e-5)
+    assert sample.pooled.dtype == torch.float32
+    torch.testing.assert_close(sample.pooled.double(), hidden.mean(dim=0), atol=1e-5, rtol=1e-5)
+    assert (sample.finish_reason == "stop") == (sample.token_ids[-1] == END)
+    assert END not in sample.token_ids[:-1]
+
+
+async def grow(engine, depth=3, params=WARM, seed=0, prompt=PROMPT):
+    """A line of expansions with bridges: all samples, with the context of each."""
+    found, context, state, bridge = [], tuple(prompt), State(tuple(prompt)), ()
+    for level in range(depth):
+        samples = await engine.sample(request(state, bridge, 4, params, seed * 100 + level))
+        found += [(sample, context) for sample in samples]
+        state, bridge = samples[level % 4].state, (20 + level, 21, 22)[: level + 1]
+        context = state.token_ids + bridge
+    return found
+
+
+@pytest.mark.parametrize(
+    "params", [WARM, PLAIN, SamplingParams(9, 0.0, 1.0, 0, 1.0), SamplingParams(9, 0.7, 0.8, 20, 1.05)]
+)
+def test_samples_are_those_of_whole_forward_passes(engine, model, params):
+    samples = run(engine.sample(request(params=params)))
+    for index, sample in enumerate(samples):
+        tokens, logprobs = oracle.continuation(model, PROMPT, params, 11, index)
+        assert sample.token_ids == tokens
+        assert sample.logprobs == pytest.approx(logprobs, abs=1e-5)
+        assert sample.text == "".join(f"w{token}" for token in tokens if token != END)
+
+
+def test_logprobs_and_pooled_states_down_a_tree(engine, model):
+    for seed in range(2):
+        for sample, context in run(grow(engine, seed=seed)):
+            check_sample(model, sample, context)
+
+
+def test_protocols(engine):
+    assert isinstance(engine, Policy)
+    assert isinstance(engine, Evaluator)
+    assert engine.reuses_kv
+    assert engine.hidden_size == 32
+
+
+def test_company_does_not_change_a_request(model, tokenizer):
+    """One request alone, and among thirty of other lengths and parameters in a batch too small for all of them."""
+    alone = TransformersEngine(model, tokenizer)
+    crowded = TransformersEngine(model, tokenizer, max_batch=16, max_prefill_tokens=64)
+
+    async def crowd():
+        others = [
+            crowded.sample(request(PROMPT[: 2 + k % 7] + (k + 4,), n=1 + k % 5, params=(WARM, PLAIN)[k % 2], seed=k))
+            for k in range(30)
+        ]
+        return (await asyncio.gather(*others[:15], crowded.sample(request()), *others[15:]))[15]
+
+    expected = run(alone.sample(request()))
+    assert tokens_of(run(crowd())) == tokens_of(expected)
+    assert crowded.stats.rows / crowded.stats.steps > 8
+
+
+def test_many_trees_at_once_are_the_trees_one_at_a_time(model, tokenizer):
+    one, many = TransformersEngine(model, tokenizer), TransformersEngine(model, tokenizer, max_batch=24)
+
+    async def together():
+        return await asyncio.gather(*(grow(many, 3, seed=seed, prompt=PROMPT[: 4 + seed % 5]) for seed in range(8)))
+
+    for seed, tree in enumerate(run(together())):
+        expected = run(grow(one, 3, seed=seed, prompt=PROMPT[: 4 + seed % 5]))
+        assert [s.token_ids for s, _ in tree] == [s.token_ids for s, _ in expected]
+        for (sample, _), (other, _) in zip(tree, expected):
+            torch.testing.assert_close(sample.pooled, other.pooled, atol=1e-5, rtol=1e-5)
+        check_sample(model, *tree[-1])
+
+
+@pytest.mark.parametrize("budget", [0, 6000, 40_000])
+def test_eviction_changes_nothing_but_the_work(model, tokenizer, budget):
+    rich, poor = TransformersEngine(model, tokenizer), TransformersEngine(model, tokenizer, kv_budget_bytes=budget)
+
+    async def both_ways(engine):
+        first = await grow(engine, 4)
+        for seed in range(1, 3):
+            await grow(engine, 2, seed=seed, prompt=PROMPT[:3] + (30 + seed,))  # push the first tree out
+        again = await asyncio.gather(
+            *(engine.sample(request(sample.state, (5, 6), 2, seed=3)) for sample, _ in first[::2])
+        )
+        return first, again
+
+    (first, again), (poor_first, poor_again) = run(both_ways(rich)), run(both_ways(poor))
+    assert poor.kv_bytes <= budget
+    assert poor.stats.prefilled_tokens > rich.stats.prefilled_tokens
+    assert [s.token_ids for s, _ in poor_first] == [s.token_ids for s, _ in first]
+    for mine, theirs in zip(poor_again, again):
+        assert tokens_of(mine) == tokens_of(theirs)
+        for sample, other in zip(mine, theirs):
+            torch.testing.assert_close(sample.pooled, other.pooled, atol=1e-5, rtol=1e-5)
+
+
+def test_seeds(engine):
+    first, again, other = (run(engine.sample(request(n=6, seed=seed))) for seed in (1, 1, 2))
+    assert tokens_of(first) == tokens_of(again) != tokens_of(other)
+    assert len({tuple(tokens) for tokens in tokens_of(first)}) > 1
+    assert tokens_of(run(engine.sample(request(n=2, seed=1)))) == tokens_of(first)[:2]
+
+
+def test_a_context_is_computed_once(engine):
+    """Prefill counts: the prompt once, then bridges alone, and a second expansion nothing."""
+
+    async def scenario():
+        counts = []
+        child = (await engine.sample(request()))[0]
+        counts.append(engine.stats.prefilled_tokens)
+        keep = await engine.sample(request(child.state, (5, 6), 3))
+        counts.append(engine.stats.prefilled_tokens)
+        await engine.sample(request(child.state, (5, 6), 3, seed=99))
+        await engine.sample(request(seed=98))
+        await engine.sample(request(child.state, (), 2))
+        counts.append(engine.stats.prefilled_tokens)
+        return counts, keep
+
+    counts, _ = run(scenario())
+    assert counts == [len(PROMPT), len(PROMPT) + 2, len(PROMPT) + 2]
+
+
+def test_evaluation_is_exact_by_either_road_and_free_with_a_handle(engine, model, head):
+    async def scenario():
+        samples = [sample for sample, _ in await grow(engine, 3)]
+        before = (engine.stats.prefilled_tokens, engine.stats.steps)
+        free = await engine.evaluate([sample.state for sample in samples])
+        assert (engine.stats.prefilled_tokens, engine.stats.steps) == before
+        engine.invalidate()
+        whole = await engine.evaluate([State(sample.state.token_ids) for sample in samples])
+        stale = await engine.evaluate([sample.state for sample in samples])
+        return samples, free, whole, stale
+
+    samples, free, whole, stale = run(scenario())
+    for sample, *evaluations in zip(samples, free, whole, stale):
+        expected = oracle.pooled(model, sample.state.token_ids)
+        logit = head.linear.weight.detach().double() @ expected + head.linear.bias.detach().double()
+        for evaluation in evaluations:
+            torch.testing.assert_close(evaluation.pooled.double(), expected, atol=1e-5, rtol=1e-5)
+            assert evaluation.value == pytest.approx(float(torch.sigmoid(logit)), abs=1e-5)
+    assert len({evaluation.value for evaluation in free}) > 1
+
+
+def test_no_value_head_says_a_half(model, tokenizer):
+    engine = TransformersEngine(model, tokenizer)
+    assert run(engine.evaluate([State(PROMPT)]))[0].value == 0.5
+    assert run(engine.evaluate([])) == []
+
+
+def test_weights_that_change(tokenizer):
+    """After `invalidate`, old handles give what a fresh engine over the new weights gives."""
+    model = make_model(seed=1)
+    engine = TransformersEngine(model, tokenizer)
+    child = run(engine.sample(request()))[0]
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.1)
+    engine.invalidate()
+    samples = run(engine.sample(request(child.state, (7,))))
+    fresh = run(TransformersEngine(model, tokenizer).sample(request(State(child.state.token_ids), (7,))))
+    assert tokens_of(samples) == tokens_of(fresh)
+    for sample in samples:
+        check_sample(model, sample, (*child.state.token_ids, 7))
+
+
+def test_a_live_model_gets_its_mode_and_gradients_back(tokenizer):
+    model = make_model().train()
+    model.model.layers[1].eval()
+    modes = [module.training for module in model.modules()]
+    engine = TransformersEngine(model, tokenizer)
+    assert [module.training for module in model.modules()] == modes
+    samples = run(engine.sample(request(params=PLAIN)))
+    assert [module.training for module in model.modules()] == modes
+    check_sample(make_model(), samples[0], PROMPT)  # and its dropout was off
+    model(input_ids=torch.tensor([PROMPT])).logits.sum().backward()
+    assert model.lm_head.weight.grad is not None
+
+
+def test_handles_of_another_engine_are_not_trusted(model, tokenizer):
+    other_model = make_model(seed=3)
+    other = run(TransformersEngine(other_model, tokenizer).sample(request()))[0]
+    sample = run(TransformersEngine(model, tokenizer).sample(request(other.state, (8,))))[0]
+    check_sample(model, sample, (*other.state.token_ids, 8))
+
+
+def test_a_tree_that_is_gone_frees_its_memory(engine):
+    def grow_and_drop():
+        run(grow(engine, 4))
+        return engine.kv_bytes
+
+    full = grow_and_drop()
+    gc.collect()
+    run(engine.sample(request((0, 4), n=1, params=SamplingParams(max_tokens=1))))
+    assert engine.kv_bytes < full / 2
+
+
+def test_stop_tokens_and_lengths(model, tokenizer):
+    engine = TransformersEngine(model, tokenizer, stop_token_ids=range(4, 60))
+    for sample in run(engine.sample(request(n=8, params=PLAIN))):
+        assert all(not 4 <= token < 60 for token in sample.token_ids[:-1])
+        assert (4 <= sample.token_ids[-1] < 60) == (sample.finish_reason == "stop")
+    one = run(engine.sample(request(n=5, params=SamplingParams(max_tokens=1))))
+    assert {len(sample.token_ids) for sample in one} == {1}
+
+
+def test_the_context_window(model, tokenizer):
+    engine = TransformersEngine(model, tokenizer, stop_token_ids=[2])
+    greedy = SamplingParams(max_tokens=50, temperature=0.0)
+    sample = run(engine.sample(request((0,) + (5,) * 252, n=1, params=greedy)))[0]
+    assert len(sample.state.token_ids) == 256
+    assert sample.finish_reason == "length"
+    with pytest.raises(ValueError, match=r"state.token_ids: expected 1 to 255 tokens .* got 256 in request 'q7'"):
+        run(engine.sample(request((5,) * 256, name="q7")))
+    with pytest.raises(ValueError, match=r"state\.token_ids"):
+        run(engine.sample(request(())))
+
+
+def test_requests_larger_than_the_batch(model, tokenizer):
+    engine = TransformersEngine(model, tokenizer, max_batch=2, max_prefill_tokens=4)
+    assert tokens_of(run(engine.sample(request(n=7)))) == tokens_of(
+        run(TransformersEngine(model, tokenizer).sample(request(n=7)))
+    )
+
+
+def test_cancelled_requests_leave_the_others_alone(engine):
+    expected = tokens_of(run(engine.sample(request(seed=5, params=PLAIN))))
+
+    async def scenario():
+        long = SamplingParams(max_tokens=200, temperature=1.0, top_p=1.0, top_k=0)
+        doomed = [asyncio.create_task(engine.sample(request(seed=k, n=8, params=long))) for k in range(3)]
+        kept = asyncio.create_task(engine.sample(request(seed=5, params=PLAIN)))
+        await asyncio.sleep(0.005)
+        for task in doomed:
+            task.cancel()
+        return await asyncio.gather(*doomed, kept, return_exceptions=True)
+
+    results = run(scenario())
+    assert all(isinstance(result, asyncio.CancelledError) for result in results[:3])
+    assert tokens_of(results[3]) == expected
+
+
+def test_errors_reach_all_who_wait_and_the_engine_goes_on(tokenizer):
+    model = make_model()
+    engine = TransformersEngine(model, tokenizer)
+    healthy = model.model.norm.weight.data
+
+    async def scenario():
+        return await asyncio.gather(*(engine.sample(request(seed=k)) for k in range(4)), return_exceptions=True)
+
+    model.model.norm.weight.data = healthy[:-1]  # a shape error in the middle of the forward pass
+    assert all(isinstance(result, RuntimeError) for result in run(scenario()))
+    model.model.norm.weight.data = healthy
+    assert all(len(result) == 3 for result in run(scenario()))
+
+
+def test_two_event_loops_share_an_engine(engine):
+    expected = [tokens_of(run(engine.sample(request(seed=k)))) for k in range(2)]
+    results = {}
+
+    def work(seed):
+        for _ in range(5):
+            results.setdefault(seed, []).append(tokens_of(run(engine.sample(request(seed=seed)))))
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == {seed: [expected[seed]] * 5 for seed in range(2)}
+
+
+def test_bfloat16(tokenizer):
+    model = make_model().to(torch.bfloat16)
+    engine = TransformersEngine(model, tokenizer)
+    assert engine.reuses_kv
+    sample = run(engine.sample(request(params=PLAIN)))[0]
+    expected = oracle.pooled(model, (*PROMPT, *sample.token_ids))
+    torch.testing.assert_close(sample.pooled.double(), expected, atol=0.05, rtol=0.05)
+    assert sample.pooled.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [({"max_batch": 0}, "max_batch"), ({"kv_budget_bytes": -1}, "kv_budget_bytes"), ({"stop_token_ids": []}, "stop_token_ids")],
+)  # fmt: skip
+def test_bad_arguments_are_named(model, tokenizer, arguments, name):
+    with pytest.raises(ValueError, match=rf"^{name}: expected"):
+        TransformersEngine(model, tokenizer, **arguments)
+
+
+def test_things_that_are_not_models(tokenizer, head):
+    with pytest.raises(ValueError, match=r"^model: expected"):
+        TransformersEngine(torch.nn.Linear(2, 2), tokenizer)
+    with pytest.raises(ValueError, match=r"^value_head: expected hidden_size 16"):
+        TransformersEngine(make_model(hidden_size=16), tokenizer, head)
+
+
+class TestLoading:
+    @pytest.fixture(scope="class")
+    def folder(self, tmp_path_factory):
+        path = tmp_path_factory.mktemp("model")
+        make_model().save_pretrained(path)
+        make_tokenizer().save_pretrained(path)
+        return path
+
+    def test_a_folder(self, folder, head, tmp_path, model):
+        head.save_pretrained(tmp_path)
+        engine = TransformersEngine.from_pretrained(folder, value_head=tmp_path, device="cpu")
+        check_sample(model, run(engine.sample(request()))[0], PROMPT)
+        assert torch.equal(engine.value_head.linear.weight, head.linear.weight)
+        root, _ = engine.environment.start("w10 w11")
+        assert root.token_ids
+
+    def test_no_such_model(self, tmp_path):
+        with pytest.raises(ValueError, match=r"^name_or_path: expected a folder .* got '.*nowhere'"):
+            TransformersEngine.from_pretrained(tmp_path / "nowhere")
+
+    def test_no_chat_template(self, tmp_path):
+        make_model().save_pretrained(tmp_path)
+        make_tokenizer(template=None).save_pretrained(tmp_path)
+        with pytest.raises(ValueError, match="chat template"):
+            TransformersEngine.from_pretrained(tmp_path)
+        assert TransformersEngine.from_pretrained(tmp_path, require_chat_template=False, device="cpu").reuses_kv
+
+    def test_bad_value_head_and_dtype(self, folder, tmp_path):
+        with pytest.raises(ValueError, match="value_head: expected"):
+            TransformersEngine.from_pretrained(folder, value_head=tmp_path / "none", device="cpu")
+        with pytest.raises(ValueError, match="dtype: expected"):
+            TransformersEngine.from_pretrained(folder, dtype="float33", device="cpu")
