@@ -1,0 +1,36 @@
+"""The embedded policy: a Llama of 0.9 M parameters that walks among numbers, with its problems and its verifier.
+
+It is a model like any other (`tiny_path()` goes wherever a Hugging Face name or path goes), small enough that search
+and training run on a laptop in minutes. Transformers is needed only by what loads or builds the model.
+"""
+
+from lapha.tiny import problems
+from lapha.tiny.checkpoint import load_tiny, tiny_metrics, tiny_path
+from lapha.tiny.problems import Problem, TinyVerifier, generate, remaining_distance, step_problem, verify
+from lapha.tiny.walk import MOVE_LIMIT
+from lapha.types import SamplingParams
+
+SEARCH = SamplingParams(max_tokens=24, temperature=1.0, top_p=1.0, top_k=0, repetition_penalty=1.0)
+"""How the embedded policy is sampled: one step a turn, as it was trained to."""
+
+DEPTH_LIMIT = MOVE_LIMIT
+"""Most steps of an episode: one move each."""
+
+BREADTH = 4
+"""Children of an expansion: about one for each move."""
+
+__all__ = [
+    "BREADTH",
+    "DEPTH_LIMIT",
+    "SEARCH",
+    "Problem",
+    "TinyVerifier",
+    "generate",
+    "load_tiny",
+    "problems",
+    "remaining_distance",
+    "step_problem",
+    "tiny_metrics",
+    "tiny_path",
+    "verify",
+]

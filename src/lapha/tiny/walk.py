@@ -1,0 +1,201 @@
+"""The number walk as arrays: distances, the demonstrator and its chance of success, many problems at a time.
+
+A walk starts at a number 0..99 and moves by +1, −1, +10 or −10. It may not leave 0..99 nor land on an avoided number,
+and has to land on the target within `MOVE_LIMIT` moves. Everything here is a pure function of integer arrays;
+`lapha.tiny.problems` is the same thing for people.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+NUMBERS = 100
+MOVES = (1, -1, 10, -10)
+MOVE_LIMIT = 8
+AVOIDED = 8
+SHORTEST, LONGEST = 3, 6
+FAR = 127  # distance of a number from which the target cannot be reached
+
+_NEXT = np.array([[n + m if 0 <= n + m < NUMBERS else -1 for m in MOVES] for n in range(NUMBERS)], dtype=np.int64)
+_HELD_OUT_EVERY = 10
+
+
+@dataclass(frozen=True)
+class Walks:
+    """`P` problems.
+
+    Attributes:
+        start: (P,) int64.
+        target: (P,) int64.
+        avoid: (P, AVOIDED) int64, ascending.
+        distance: (P, NUMBERS) int8, moves left to the target from each number, `FAR` where there is no way.
+        next: (P, NUMBERS, 4) int64, where each of `MOVES` leads, −1 where the move is illegal.
+    """
+
+    start: np.ndarray
+    target: np.ndarray
+    avoid: np.ndarray
+    distance: np.ndarray
+    next: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+    def take(self, index: np.ndarray) -> Walks:
+        """The problems at `index`."""
+        return Walks(*(getattr(self, name)[index] for name in ("start", "target", "avoid", "distance", "next")))
+
+
+def successors(avoid: np.ndarray) -> np.ndarray:
+    """(P, NUMBERS, 4) where each move leads, −1 where it leaves 0..99 or lands on one of `avoid` (P, A)."""
+    count = len(avoid)
+    blocked = np.zeros((count, NUMBERS + 1), dtype=bool)  # the last column is what −1 indexes: off the line
+    blocked[np.arange(count)[:, None], avoid] = True
+    blocked[:, NUMBERS] = True
+    return np.where(blocked[:, _NEXT], -1, _NEXT[None])
+
+
+def distances(next_number: np.ndarray, target: np.ndarray, reach: int = MOVE_LIMIT + 1) -> np.ndarray:
+    """(P, NUMBERS) int8 breadth-first distances to `target` (P,), up to `reach`; `FAR` beyond.
+
+    Moves are their own inverses (+1 and −1, +10 and −10), so distance to the target is a relaxation over successors.
+    """
+    count = len(target)
+    rows = np.arange(count)
+    distance = np.full((count, NUMBERS + 1), FAR, dtype=np.int8)  # the last column is what −1 indexes: never reached
+    distance[rows, target] = 0
+    flat = next_number.reshape(count, -1)
+    for _ in range(reach):
+        around = np.take_along_axis(distance, np.where(flat < 0, NUMBERS, flat), axis=1)
+        best = around.reshape(count, NUMBERS, len(MOVES)).min(axis=2)
+        distance[:, :NUMBERS] = np.minimum(distance[:, :NUMBERS], np.where(best < FAR, best + 1, FAR))
+    return distance[:, :NUMBERS]
+
+
+def held_out(start: np.ndarray, target: np.ndarray, avoid: np.ndarray) -> np.ndarray:
+    """(P,) bool: whether a problem belongs to the held-out split, decided by a hash of the problem alone."""
+    mixed = np.zeros(len(start), dtype=np.uint64)
+    for column in (start, target, *avoid.T):
+        mixed = (mixed ^ column.astype(np.uint64)) + np.uint64(0x9E3779B97F4A7C15)
+        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        mixed ^= mixed >> np.uint64(31)
+    return mixed % np.uint64(_HELD_OUT_EVERY) == 0
+
+
+def _propose(count: int, rng: np.random.Generator) -> Walks:
+    """`count` random problems, solvable or not. Avoided numbers crowd around the straight way, so that they matter."""
+    start = rng.integers(NUMBERS, size=count)
+    target = rng.integers(NUMBERS, size=count)
+    number = np.arange(NUMBERS)
+
+    def apart(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return np.abs(a // 10 - b // 10) + np.abs(a % 10 - b % 10)
+
+    detour = apart(number, start[:, None]) + apart(number, target[:, None]) - apart(start, target)[:, None]
+    score = rng.random((count, NUMBERS)) + 0.6 * (detour <= 2)
+    rows = np.arange(count)
+    score[rows, start] = score[rows, target] = -1.0
+    avoid = np.sort(np.argpartition(-score, AVOIDED, axis=1)[:, :AVOIDED], axis=1)
+    following = successors(avoid)
+    return Walks(start, target, avoid, distances(following, target), following)
+
+
+def generate_walks(count: int, rng: np.random.Generator, split: str = "train") -> Walks:
+    """`count` solvable problems of distance `SHORTEST`..`LONGEST` from one split, ``"train"`` or ``"heldout"``."""
+    parts: list[Walks] = []
+    found = 0
+    share = 0.4 * (1 / _HELD_OUT_EVERY if split == "heldout" else 1 - 1 / _HELD_OUT_EVERY)
+    while found < count:
+        walks = _propose(int((count - found) / share) + 64, rng)
+        away = walks.distance[np.arange(len(walks)), walks.start]
+        right_split = held_out(walks.start, walks.target, walks.avoid) == (split == "heldout")
+        walks = walks.take(np.flatnonzero((away >= SHORTEST) & (away <= LONGEST) & right_split))
+        parts.append(walks)
+        found += len(walks)
+    names = ("start", "target", "avoid", "distance", "next")
+    joined = Walks(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+    return joined.take(np.arange(count))
+
+
+def demonstrator(walks: Walks, skill: float) -> np.ndarray:
+    """(P, NUMBERS, 4) move probabilities of the imperfect demonstrator; zero for illegal moves.
+
+    With probability `skill` a move on a shortest way (any of them alike), else any legal move.
+    Numbers without a legal move, and numbers from which there is no way, get the uniform part alone.
+    """
+    legal = walks.next >= 0
+    after = np.take_along_axis(
+        np.concatenate([walks.distance, np.full((len(walks), 1), FAR, np.int8)], axis=1),
+        np.where(legal, walks.next, NUMBERS).reshape(len(walks), -1),
+        axis=1,
+    ).reshape(legal.shape)
+    good = legal & (after < walks.distance[:, :, None])
+    uniform = legal / np.maximum(legal.sum(2, keepdims=True), 1)
+    directed = np.where(good.any(2, keepdims=True), good / np.maximum(good.sum(2, keepdims=True), 1), uniform)
+    return (skill * directed + (1 - skill) * uniform).astype(np.float32)
+
+
+def success_chances(walks: Walks, policy: np.ndarray) -> np.ndarray:
+    """(P, MOVE_LIMIT + 1, NUMBERS) exact probability that `policy` reaches the target with so many moves left."""
+    count = len(walks)
+    rows = np.arange(count)
+    where = np.where(walks.next < 0, NUMBERS, walks.next).reshape(count, -1)
+    chance = np.zeros((count, MOVE_LIMIT + 1, NUMBERS + 1), dtype=np.float32)
+    chance[rows, 0, walks.target] = 1.0
+    for left in range(1, MOVE_LIMIT + 1):
+        ahead = np.take_along_axis(chance[:, left - 1], where, axis=1).reshape(policy.shape)
+        chance[:, left, :NUMBERS] = (policy * ahead).sum(2)
+        chance[rows, left, walks.target] = 1.0
+    return chance[:, :, :NUMBERS]
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """`K` demonstrated walks of each of `P` problems.
+
+    Attributes:
+        moves: (P, K, MOVE_LIMIT) index into `MOVES`, −1 after the walk has ended.
+        numbers: (P, K, MOVE_LIMIT) where each move led, −1 after the walk has ended.
+        move_chances: (P, K, MOVE_LIMIT, 4) the demonstrator's probabilities at each move.
+        chance: (P, K, MOVE_LIMIT + 1) its exact chance of success before the first move and after each.
+        length: (P, K) moves made.
+        correct: (P, K) whether the walk ends on the target.
+    """
+
+    moves: np.ndarray
+    numbers: np.ndarray
+    move_chances: np.ndarray
+    chance: np.ndarray
+    length: np.ndarray
+    correct: np.ndarray
+
+
+def roll_out(walks: Walks, count: int, skill: float, rng: np.random.Generator) -> Rollouts:
+    """Draw `count` demonstrations of every problem."""
+    problems = len(walks)
+    policy = demonstrator(walks, skill)
+    chances = success_chances(walks, policy)
+    row = np.broadcast_to(np.arange(problems)[:, None], (problems, count))
+    place = np.broadcast_to(walks.start[:, None], (problems, count)).copy()
+    live = np.ones((problems, count), dtype=bool)
+    moves = np.full((problems, count, MOVE_LIMIT), -1, dtype=np.int64)
+    numbers = moves.copy()
+    move_chances = np.zeros((problems, count, MOVE_LIMIT, len(MOVES)), dtype=np.float32)
+    chance = np.zeros((problems, count, MOVE_LIMIT + 1), dtype=np.float32)
+    chance[:, :, 0] = chances[row, MOVE_LIMIT, place]
+    for step in range(MOVE_LIMIT):
+        probability = policy[row, place]
+        draw = rng.random((problems, count, 1), dtype=np.float32)
+        move = (draw > probability.cumsum(2)).sum(2).clip(0, len(MOVES) - 1)
+        # a draw in the last rounding error of the cumulative sum may point at an illegal move
+        move = np.where(np.take_along_axis(probability, move[:, :, None], 2)[:, :, 0] > 0, move, probability.argmax(2))
+        place = np.where(live, walks.next[row, place, move], place)
+        moves[:, :, step] = np.where(live, move, -1)
+        numbers[:, :, step] = np.where(live, place, -1)
+        move_chances[:, :, step] = probability * live[:, :, None]
+        chance[:, :, step + 1] = chances[row, MOVE_LIMIT - step - 1, place]
+        live = live & (place != walks.target[:, None])
+    return Rollouts(moves, numbers, move_chances, chance, (moves >= 0).sum(2), place == walks.target[:, None])

@@ -1,0 +1,145 @@
+"""The arrays of the number walk against plain Python."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import numpy as np
+import pytest
+
+from lapha.tiny import walk
+from lapha.tiny.walk import FAR, LONGEST, MOVE_LIMIT, MOVES, NUMBERS, SHORTEST
+
+
+def plain_distances(target: int, avoid: set[int]) -> list[int]:
+    distance = {target: 0}
+    queue = deque([target])
+    while queue:
+        here = queue.popleft()
+        for move in MOVES:
+            there = here + move
+            if 0 <= there < NUMBERS and there not in avoid and there not in distance:
+                distance[there] = distance[here] + 1
+                queue.append(there)
+    return [distance.get(number, FAR) for number in range(NUMBERS)]
+
+
+@pytest.fixture(scope="module")
+def walks() -> walk.Walks:
+    return walk.generate_walks(200, np.random.default_rng(0))
+
+
+def test_distances_are_breadth_first(walks: walk.Walks) -> None:
+    for index in range(40):
+        avoid = set(walks.avoid[index].tolist())
+        expected = plain_distances(int(walks.target[index]), avoid)
+        for number in set(range(NUMBERS)) - avoid:
+            near = expected[number] if expected[number] <= MOVE_LIMIT + 1 else FAR
+            assert walks.distance[index, number] == near
+
+
+def test_problems_keep_their_promises(walks: walk.Walks) -> None:
+    rows = np.arange(len(walks))
+    away = walks.distance[rows, walks.start]
+    assert away.min() >= SHORTEST
+    assert away.max() <= LONGEST
+    assert set(np.unique(away)) == set(range(SHORTEST, LONGEST + 1))
+    assert (np.diff(walks.avoid, axis=1) > 0).all()
+    assert not (walks.avoid == walks.start[:, None]).any()
+    assert not (walks.avoid == walks.target[:, None]).any()
+
+
+def test_avoided_numbers_matter(walks: walk.Walks) -> None:
+    free = np.array([plain_distances(int(t), set())[int(s)] for s, t in zip(walks.start, walks.target)])
+    longer = walks.distance[np.arange(len(walks)), walks.start] > free
+    assert 0.05 < longer.mean() < 0.5
+
+
+def test_successors_are_the_legal_moves(walks: walk.Walks) -> None:
+    avoid = set(walks.avoid[0].tolist())
+    for number in range(NUMBERS):
+        for index, move in enumerate(MOVES):
+            there = number + move
+            legal = 0 <= there < NUMBERS and there not in avoid
+            assert walks.next[0, number, index] == (there if legal else -1)
+
+
+def test_the_hash_splits_one_in_ten() -> None:
+    rng = np.random.default_rng(1)
+    train, held = walk.generate_walks(500, rng), walk.generate_walks(500, rng, "heldout")
+    assert not walk.held_out(train.start, train.target, train.avoid).any()
+    assert walk.held_out(held.start, held.target, held.avoid).all()
+    proposed = walk._propose(20_000, rng)
+    assert abs(walk.held_out(proposed.start, proposed.target, proposed.avoid).mean() - 0.1) < 0.01
+
+
+def test_the_hash_is_a_constant_of_the_problem() -> None:
+    """A change of the hash would let held-out problems into the training of the packaged policy."""
+    start, target = np.arange(40), 99 - np.arange(40)
+    avoid = np.arange(40)[:, None] + np.arange(40, 48)
+    assert np.flatnonzero(walk.held_out(start, target, avoid)).tolist() == [0, 6, 21, 37]
+
+
+@pytest.mark.parametrize("skill", [0.0, 0.35, 1.0])
+def test_demonstrator_mixes_shortest_and_legal_moves(walks: walk.Walks, skill: float) -> None:
+    policy = walk.demonstrator(walks, skill)
+    for index in range(10):
+        distance = walks.distance[index].tolist()
+        for number in range(NUMBERS):
+            legal = [m for m in range(4) if walks.next[index, number, m] >= 0]
+            if not legal:
+                assert policy[index, number].sum() == 0
+                continue
+            good = [m for m in legal if distance[walks.next[index, number, m]] < distance[number]] or legal
+            expected = [skill * (m in good) / len(good) + (1 - skill) * (m in legal) / len(legal) for m in range(4)]
+            np.testing.assert_allclose(policy[index, number], expected, atol=1e-6)
+
+
+def test_success_chances_are_exact() -> None:
+    walks = walk.generate_walks(3, np.random.default_rng(3))
+    policy = walk.demonstrator(walks, 0.5)
+    chances = walk.success_chances(walks, policy)
+
+    def chance(problem: int, place: int, left: int) -> float:
+        if place == walks.target[problem]:
+            return 1.0
+        if left == 0:
+            return 0.0
+        moves = [(m, walks.next[problem, place, m]) for m in range(4) if walks.next[problem, place, m] >= 0]
+        return sum(float(policy[problem, place, m]) * chance(problem, int(there), left - 1) for m, there in moves)
+
+    for problem in range(3):
+        for left in range(5):
+            for place in (int(walks.start[problem]), int(walks.target[problem]), 50):
+                assert chances[problem, left, place] == pytest.approx(chance(problem, place, left), abs=1e-5)
+
+
+def test_rollouts_are_legal_walks(walks: walk.Walks) -> None:
+    rollouts = walk.roll_out(walks, 6, 0.35, np.random.default_rng(4))
+    for problem in range(len(walks)):
+        for k in range(6):
+            place, length = int(walks.start[problem]), int(rollouts.length[problem, k])
+            for step in range(length):
+                move = int(rollouts.moves[problem, k, step])
+                assert place != walks.target[problem]  # a walk ends where it arrives
+                assert rollouts.move_chances[problem, k, step, move] > 0
+                place = int(walks.next[problem, place, move])
+                assert place == rollouts.numbers[problem, k, step] >= 0
+            assert rollouts.correct[problem, k] == (place == walks.target[problem])
+            assert rollouts.correct[problem, k] or length == MOVE_LIMIT
+            assert (rollouts.moves[problem, k, length:] == -1).all()
+            assert rollouts.chance[problem, k, length] == rollouts.correct[problem, k]
+
+
+def test_the_chance_predicts_the_outcome(walks: walk.Walks) -> None:
+    rollouts = walk.roll_out(walks, 64, 0.35, np.random.default_rng(5))
+    assert rollouts.correct.mean() == pytest.approx(rollouts.chance[:, 0, 0].mean(), abs=0.01)
+    assert 0.2 < rollouts.correct.mean() < 0.35
+
+
+def test_the_same_seed_draws_the_same() -> None:
+    one = walk.generate_walks(30, np.random.default_rng(7))
+    two = walk.generate_walks(30, np.random.default_rng(7))
+    np.testing.assert_array_equal(one.avoid, two.avoid)
+    other = walk.generate_walks(30, np.random.default_rng(8))
+    assert (one.start != other.start).any()
