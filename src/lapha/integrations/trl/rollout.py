@@ -107,6 +107,9 @@ class TreeRollout:
                 engine, environment=environment, config=config, terminal_value=self._terminal_value, stop=self._stop
             )
             results = list(search.run(questions, concurrency=self.concurrency))
+        for result in results:
+            if result.error is not None:
+                raise RuntimeError(f"tree search failed for question {result.question!r}: {result.error}")
         return [shape_tree(result.tree, result.latents, self._verdict, self.shaping) for result in results]
 
     def _verdict(self, question: str, answer: str) -> float | None:

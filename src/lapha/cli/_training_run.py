@@ -1,0 +1,181 @@
+"""From a YAML file to a trainer: models, questions, verifiers."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lapha._checks import check, check_choice
+
+logger = logging.getLogger(__name__)
+
+VERIFIERS = ("math", "tiny")
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """What a training file says besides the trainer's own arguments.
+
+    Attributes:
+        model: ``"tiny"``, a folder, or a name.
+        data: ``"tiny"``, or a JSONL file with ``question`` (or ``problem``) and ``answer``.
+        verifier: ``"math"`` (math-verify in worker processes) or ``"tiny"`` (the embedded problems' exact one).
+        context_limit: most tokens of a context.
+        lora_rank: 0 trains all weights; > 0 adapters of this rank (and the value head) through peft.
+        problems: how many problems the tiny generator makes.
+        arguments: arguments of `LaPhaConfig`.
+        dry_run: train a random-weight miniature for one step.
+    """
+
+    model: str
+    data: str
+    verifier: str = "math"
+    context_limit: int = 4096
+    lora_rank: int = 0
+    problems: int = 4096
+    arguments: dict[str, Any] = field(default_factory=dict)
+    dry_run: bool = False
+
+    def __post_init__(self) -> None:
+        check_choice(self.verifier, "verifier", VERIFIERS)
+        check(self.context_limit >= 1, "context_limit", "an integer >= 1", self.context_limit)
+        check(self.lora_rank >= 0, "lora_rank", "an integer >= 0", self.lora_rank)
+        check(self.problems >= 1, "problems", "an integer >= 1", self.problems)
+
+
+def read_settings(path: Path, *, output_dir: Path | None = None, dry_run: bool = False) -> RunSettings:
+    """Read a training file.
+
+    Raises:
+        ValueError: no such file, not a mapping, an unknown key, or a value that cannot work.
+    """
+    import yaml
+
+    from lapha.integrations.trl import LaPhaConfig
+
+    check(path.is_file(), "config", "a YAML file", path)
+    try:
+        document = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(f"config: expected YAML, got {path} ({error})") from error
+    check(isinstance(document, dict), "config", "a mapping of settings", type(document).__name__)
+    own = {f.name for f in dataclasses.fields(RunSettings)} - {"arguments", "dry_run"}
+    known = {f.name for f in dataclasses.fields(LaPhaConfig)}
+    unknown = sorted(set(document) - own - known)
+    check(not unknown, "config", "known settings", f"unknown {', '.join(unknown)} in {path}")
+    for name in ("model", "data"):
+        check(name in document, name, f"a value in {path}", "nothing")
+    arguments = {name: value for name, value in document.items() if name in known}
+    if output_dir is not None:
+        arguments["output_dir"] = str(output_dir)
+    if dry_run:
+        arguments |= {"max_steps": 1, "bf16": False, "save_strategy": "no", "report_to": "none", "simulations": 2}
+        arguments |= {"gradient_accumulation_steps": 1, "per_device_train_batch_size": arguments.get("num_generations", 6)}
+        arguments.pop("use_vllm", None)
+    settings = {name: value for name, value in document.items() if name in own}
+    return RunSettings(**settings, arguments=arguments, dry_run=dry_run)
+
+
+class TrainingRun:
+    """Everything a training run needs, built and checked before the first step."""
+
+    def __init__(self, settings: RunSettings) -> None:
+        from datasets import Dataset
+
+        from lapha.agent import ChatEnvironment
+        from lapha.integrations.trl import LaPhaConfig, LaPhaTrainer, TreeRollout
+
+        self.settings = settings
+        arguments = LaPhaConfig(**settings.arguments)
+        model, tokenizer, head = load_policy(settings)
+        questions, verifier = load_problems(settings)
+        depth, context = arguments.depth_limit, settings.context_limit
+        rollout = TreeRollout(
+            verifier,
+            search=arguments.search_config(),
+            shaping=arguments.shaping_config(),
+            num_positive=arguments.num_positive,
+            concurrency=arguments.tree_concurrency,
+            environment=lambda tokenizer: ChatEnvironment(tokenizer, depth_limit=depth, context_limit=context),
+        )
+        self.trainer = LaPhaTrainer(
+            model,
+            arguments,
+            rollout=rollout,
+            value_head=head,
+            processing_class=tokenizer,
+            train_dataset=Dataset.from_dict({"prompt": questions}),
+            peft_config=lora(settings.lora_rank),
+        )
+
+    def train(self, resume: bool = True) -> None:
+        """Train; with `resume`, from the last checkpoint in the output folder if there is one."""
+        from transformers.trainer_utils import get_last_checkpoint
+
+        folder = Path(self.trainer.args.output_dir)
+        last = get_last_checkpoint(str(folder)) if resume and folder.is_dir() else None
+        if last:
+            logger.info("resuming from %s", last)
+        self.trainer.train(resume_from_checkpoint=last)
+        if not self.settings.dry_run:
+            self.trainer.save_model(str(folder))
+
+
+def load_policy(settings: RunSettings) -> tuple[Any, Any, Any]:
+    """(model, tokenizer, value head or None) of a run."""
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    if settings.model == "tiny":
+        from lapha.tiny import load_tiny
+
+        return load_tiny()
+    tokenizer = AutoTokenizer.from_pretrained(settings.model)
+    if not settings.dry_run:
+        return settings.model, tokenizer, None
+    config = miniature(AutoConfig.from_pretrained(settings.model))
+    return AutoModelForCausalLM.from_config(config), tokenizer, None
+
+
+def miniature(config: Any) -> Any:
+    """The same architecture, small: two layers of width 64, the same vocabulary."""
+    for name, value in {"num_hidden_layers": 2, "hidden_size": 64, "intermediate_size": 128}.items():
+        setattr(config, name, value)
+    config.num_attention_heads = 4
+    config.num_key_value_heads = min(getattr(config, "num_key_value_heads", 4), 2)
+    if getattr(config, "head_dim", None):
+        config.head_dim = 16
+    if getattr(config, "layer_types", None):
+        config.layer_types = config.layer_types[:2]
+    return config
+
+
+def lora(rank: int) -> Any:
+    """A peft configuration that trains adapters and, in full, the value head; None for rank 0."""
+    if rank == 0:
+        return None
+    from lapha._imports import require
+
+    return require("peft", extra="train").LoraConfig(
+        r=rank, lora_alpha=2 * rank, target_modules="all-linear", exclude_modules=["value_head.linear"],
+        modules_to_save=["value_head"], task_type="CAUSAL_LM",
+    )  # fmt: skip
+
+
+def load_problems(settings: RunSettings) -> tuple[list[str], Callable[[str, str], float | None]]:
+    """(questions, verifier) of a run; the gold answers stay inside the verifier."""
+    if settings.data == "tiny":
+        from lapha.tiny import problems
+        from lapha.tiny.problems import TinyVerifier
+
+        seed = int(settings.arguments.get("seed", 42))
+        return [problem.question for problem in problems.generate(settings.problems, seed=seed)], TinyVerifier()
+    from lapha.evaluation.data import load_problems as read
+    from lapha.evaluation.verifier import MathVerifier
+
+    check(settings.verifier == "math", "verifier", "'math' for problems from a file", settings.verifier)
+    found = read(settings.data)
+    return [problem.question for problem in found], MathVerifier({p.question: p.answer for p in found})
