@@ -11,8 +11,9 @@ from lapha._checks import check
 from lapha.pruning._linkage import Merges
 from lapha.pruning.config import PruneConfig
 
-# Merge heights below this share of the largest count as equal when jumps are compared. Without it the largest relative
-# jump is the one from exact duplicates (height 0) to anything else, and nothing but duplicates would ever be merged.
+# Points merged below this share of the largest merge height count as copies of one state (a language model that samples
+# at a low temperature writes the same step twice). Jumps are compared above it alone: the largest relative jump of all is
+# the one from a copy, at height 0, to anything else, and nothing but copies would ever be merged.
 RESOLUTION = 1e-3
 
 
@@ -48,7 +49,7 @@ def find_cut(height: np.ndarray, config: PruneConfig) -> Cut:
         ValueError: more clusters wanted than there are points.
     """
     if config.cut == "distance":
-        merges = int(np.searchsorted(height, config.distance, side="right"))
+        merges = int(np.searchsorted(height, config.distance or 0.0, side="right"))
     elif config.cut == "number":
         number = config.number or 0
         check(number <= len(height) + 1, "number", f"at most one cluster a point, {len(height) + 1}", number)
@@ -63,14 +64,17 @@ def find_cut(height: np.ndarray, config: PruneConfig) -> Cut:
 def largest_jump(height: np.ndarray) -> int:
     """How many merges lie below the largest relative jump (h[i+1] − h[i]) / h[i] between successive merge heights.
 
-    With fewer than two merges there is no jump, and all points form one cluster (as in the reference).
+    Copies of one state (`RESOLUTION`) are merged first, and the jump is sought among the merges of distinct states. With
+    a single merge there is no jump, and all points form one cluster (as in the reference); one state with copies and
+    another are told apart.
     """
-    if len(height) < 2:
+    copies = int(np.searchsorted(height, RESOLUTION * height[-1], side="right")) if len(height) else 0
+    distinct = height[copies:]
+    if len(distinct) == 1 and copies:
+        return copies
+    if len(distinct) < 2:
         return len(height)
-    floored = np.maximum(height, RESOLUTION * height[-1])
-    if floored[-1] == 0:
-        return len(height)  # all points are the same
-    return int(np.argmax(np.diff(floored) / floored[:-1])) + 1
+    return copies + int(np.argmax(np.diff(distinct) / distinct[:-1])) + 1
 
 
 def labels_below(merges: Merges, count: int) -> np.ndarray:

@@ -102,8 +102,7 @@ def _hdbscan(matrix: np.ndarray, min_cluster_size: int) -> np.ndarray:
         return np.arange(size)
     from sklearn.cluster import HDBSCAN
 
-    # A single cluster must be possible: a tree whose steps all say the same is the clearest case for pruning.
-    model = HDBSCAN(min_cluster_size=min_cluster_size, metric="precomputed", allow_single_cluster=True, copy=True)
+    model = HDBSCAN(min_cluster_size=min_cluster_size, metric="precomputed", copy=True)
     found = model.fit(matrix).labels_.astype(np.int64)
     noise = found < 0
     found[noise] = found.max(initial=-1) + 1 + np.arange(int(noise.sum()))

@@ -19,8 +19,9 @@ from lapha.types import Status
 def live_nodes(tree: SearchTree) -> np.ndarray:
     """(N,) bool: nodes that are not pruned, nor below a pruned one."""
     live = ~tree.pruned
+    parent = tree.parent
     for node in range(1, len(tree)):
-        live[node] &= live[tree.parent[node]]
+        live[node] &= live[parent[node]]
     return live
 
 
@@ -37,7 +38,6 @@ def prune_tree(
     tree: SearchTree,
     points: PolarPoints,
     config: PruneConfig | None = None,
-    seed: int | None = None,
     *,
     protected: torch.Tensor | None = None,
 ) -> PruneResult:
@@ -51,7 +51,6 @@ def prune_tree(
         points: (N,) root-centred latents, point i being node i's.
         config: how to prune, and which nodes take part (`scope`). With ``survivors="value"`` nodes are ranked by
             v̂(s), with ``"visits"`` by their visits.
-        seed: in place of `config.seed`: a search draws a new one for every pass.
         protected: (N,) bool: in training, the correct leaves.
 
     Returns:
@@ -62,8 +61,6 @@ def prune_tree(
         ValueError: sizes that differ, NaN latents, or a candidate without a value under ``survivors="value"``.
     """
     settings = PruneConfig() if config is None else config
-    if seed is not None:
-        settings = dataclasses.replace(settings, seed=seed)
     check_latents(points)
     check(len(points) == len(tree), "points", f"one latent for each of {len(tree)} nodes", len(points))
     fixed = _with_paths(tree, protected)
@@ -88,9 +85,10 @@ def prune_tree(
 def _with_paths(tree: SearchTree, protected: torch.Tensor | None) -> np.ndarray:
     """Protected nodes and all their ancestors, (N,) bool."""
     fixed = read_mask(protected, len(tree), "protected").copy()
+    parent = tree.parent
     for node in range(len(tree) - 1, 0, -1):
         if fixed[node]:
-            fixed[tree.parent[node]] = True
+            fixed[parent[node]] = True
     return fixed
 
 
@@ -100,12 +98,12 @@ def _keep_last_children(tree: SearchTree, disabled: np.ndarray) -> None:
     Parents come before children, so that a child that is given back is itself looked at later.
     """
     live = live_nodes(tree)
+    value = np.nan_to_num(tree.value, nan=-1.0)
+    visits = tree.visits
     for node, children in tree.siblings():
-        if not live[node] or disabled[node]:
-            continue
+        stays = live[node] and not disabled[node]
         left = [child for child in children if live[child]]
-        if left and all(disabled[child] for child in left):
-            value = np.nan_to_num(tree.value[left], nan=-1.0)
-            disabled[left[int(np.lexsort((value, tree.visits[left]))[-1])]] = False
-        for child in children:
-            live[child] &= not disabled[child]
+        if stays and left and disabled[left].all():
+            disabled[left[int(np.lexsort((value[left], visits[left]))[-1])]] = False
+        if not stays:
+            live[children] = False
