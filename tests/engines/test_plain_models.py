@@ -68,3 +68,22 @@ def test_families(family, caplog):
     for evaluation in evaluations:
         expected = oracle.pooled(model, child.state.token_ids)
         torch.testing.assert_close(evaluation.pooled.double(), expected, atol=2e-5, rtol=2e-5)
+
+
+def test_a_model_whose_own_cache_does_not_work_is_run_without(monkeypatch, caplog):
+    """Without slots and with a cache that is forgotten between calls, results stay exact."""
+    model = FITTING["qwen2"]()
+    forward = model.model.forward
+
+    def forgetful(*args, past_key_values=None, **kwargs):
+        return forward(*args, **kwargs)
+
+    monkeypatch.setattr(model.model, "forward", forgetful)
+    with caplog.at_level(logging.WARNING, logger="lapha"):
+        engine = TransformersEngine(model, make_tokenizer())
+    assert "at every token" in caplog.text
+    context = (0, 14, 15, 9)
+    for index, sample in enumerate(run(engine.sample(SampleRequest(State(context), (), 3, PARAMS, 2)))):
+        assert sample.token_ids == oracle.continuation(model, context, PARAMS, 2, index)[0]
+        expected = oracle.pooled(model, sample.state.token_ids)
+        torch.testing.assert_close(sample.pooled.double(), expected, atol=2e-5, rtol=2e-5)

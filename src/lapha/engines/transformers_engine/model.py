@@ -17,6 +17,7 @@ logger = logging.getLogger(__name__)
 
 _FORWARD_ERRORS = (TypeError, ValueError, RuntimeError, AttributeError, IndexError, KeyError, NotImplementedError)
 _PROBE_TOKENS = 8
+_CACHE_NAMES = ("past_key_values", "cache_params")  # what transformers models call their cache, in and out
 
 
 class CausalDecoder:
@@ -33,6 +34,7 @@ class CausalDecoder:
 
     Attributes:
         kv_shape: shape of the cache, or None if this model cannot run in slots (`why_not` says why).
+        own_cache: whether contexts can be continued with the model's own cache, where there are no slots.
     """
 
     def __init__(self, model: Any) -> None:
@@ -48,6 +50,7 @@ class CausalDecoder:
         self.context_limit = int(getattr(self.config, "max_position_embeddings", None) or 2**31)
         self.kv_shape: KVShape | None = None
         self.why_not = ""
+        self.own_cache = True
         with self.sampling_mode():
             self._probe()
 
@@ -94,6 +97,20 @@ class CausalDecoder:
         """Last hidden states of whole contexts (B, T), right-padded where `attention_mask` says so; no cache."""
         return self.forward(input_ids=token_ids, attention_mask=attention_mask, use_cache=False)
 
+    def own_forward(self, token_ids: torch.Tensor, cache: dict[str, Any]) -> tuple[torch.Tensor, dict[str, Any]]:
+        """Continue contexts (B, ·) by `token_ids` (B, T) with the model's own cache.
+
+        Args:
+            token_ids: (B, T); all rows have the same length, so there is no padding.
+            cache: {} at the start, then what the last call returned.
+
+        Returns:
+            (last hidden states (B, T, H), cache).
+        """
+        output = self.decoder(input_ids=token_ids, use_cache=True, **cache)
+        found = {name: output[name] for name in _CACHE_NAMES if output.get(name) is not None}
+        return output.last_hidden_state, found
+
     def slot_forward(
         self, cache: SlotCache, rows: tuple[int, int], token_ids: torch.Tensor, start: torch.Tensor, bias: torch.Tensor,
         where: torch.Tensor, visible: int,
@@ -137,14 +154,23 @@ class CausalDecoder:
         except _FORWARD_ERRORS as error:
             self.kv_shape, self.why_not = None, f"{type(error).__name__}: {error}"
         else:
-            scale = float(hidden.float().abs().max())
-            if self.kv_shape is not None and difference > scale * 8 * torch.finfo(hidden.dtype).eps ** 0.75:
+            if self.kv_shape is not None and not _close(difference, hidden):
                 self.kv_shape, self.why_not = None, f"hidden states through slots differ by {difference:.2e}"
         if self.kv_shape is None:
+            self.own_cache = _close(self._own_difference(token_ids, hidden), hidden)
             logger.warning(
-                "%s: no KV reuse along the tree, every request is prefilled whole (%s)",
-                type(self.model).__name__, self.why_not,
+                "%s: no KV reuse along the tree, every request is prefilled whole%s (%s)",
+                type(self.model).__name__, "" if self.own_cache else " at every token", self.why_not,
             )  # fmt: skip
+
+    def _own_difference(self, token_ids: torch.Tensor, expected: torch.Tensor) -> float:
+        """Largest difference of hidden states with the model's own cache, five tokens and then one by one."""
+        cache: dict[str, Any] = {}
+        parts = []
+        for first, last in ((0, 5), *((index, index + 1) for index in range(5, _PROBE_TOKENS))):
+            hidden, cache = self.own_forward(token_ids[:, first:last], cache)
+            parts.append(hidden)
+        return float((torch.cat(parts, dim=1) - expected).float().abs().max())
 
     def _measure_kv(self, token_ids: torch.Tensor) -> KVShape | None:
         """The common shape of all layers' caches, or None if they are not plain ones."""
@@ -175,3 +201,9 @@ class CausalDecoder:
             start = torch.tensor([first], device=self.device)
             parts.append(self.slot_forward(cache, (0, 1), token_ids[:, first:last], start, bias, query, visible))
         return float((torch.cat(parts, dim=1) - expected).float().abs().max())
+
+
+def _close(difference: float, hidden: torch.Tensor) -> bool:
+    """Whether hidden states that differ by so much are the same up to rounding."""
+    scale = float(hidden.float().abs().max())
+    return difference <= scale * 8 * torch.finfo(hidden.dtype).eps ** 0.75

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import partial
+from typing import Any
 
 import torch
-from transformers.cache_utils import DynamicCache
 
 from lapha.engines.transformers_engine.jobs import Job, Row, rows_of
 from lapha.engines.transformers_engine.segments import Segment
@@ -44,8 +44,7 @@ class PlainBatcher(Worker):
         device = self.model.device
         contexts = [job.context_ids for job in jobs for _ in range(max(job.n, 1))]
         ids = torch.tensor(contexts, device=device)
-        cache = DynamicCache(config=self.model.config)
-        hidden = self.model.forward(input_ids=ids, past_key_values=cache, use_cache=True)
+        hidden, cache = self._forward(ids, ids, {})
         self.stats.prefilled_tokens += ids.numel()
         sums = hidden.sum(dim=1, dtype=torch.float32)
         rows = self._rows(jobs, sums, hidden[:, -1])
@@ -56,7 +55,8 @@ class PlainBatcher(Worker):
             tokens = self._draw(going, self.model.logits(chosen), partial(_contexts, going, device))
             fed = torch.zeros(len(rows), 1, dtype=torch.int64, device=device)
             fed[live, 0] = tokens
-            hidden = self.model.forward(input_ids=fed, past_key_values=cache, use_cache=True)
+            ids = torch.cat([ids, fed], dim=1)
+            hidden, cache = self._forward(ids, fed, cache)
             sums[live] += hidden[live, -1]
             self.stats.steps += 1
             self.stats.rows += len(live)
@@ -66,6 +66,14 @@ class PlainBatcher(Worker):
             if ended:
                 self._end([row for row in going if row.reason], sums[ended], hidden[ended, -1])
             live = [index for index, row in zip(live, going) if not row.reason]
+
+    def _forward(
+        self, ids: torch.Tensor, new: torch.Tensor, cache: dict[str, Any]
+    ) -> tuple[torch.Tensor, dict[str, Any]]:
+        """Hidden states at least of the `new` tokens at the end of `ids`, and the cache after them."""
+        if self.model.own_cache:
+            return self.model.own_forward(new, cache)
+        return self.model.plain_forward(ids), {}
 
     def _rows(self, jobs: list[Job], sums: torch.Tensor, last: torch.Tensor) -> list[Row | None]:
         """The rows of a batch, one a context; a job that samples nothing gets its segment at once, and None."""
