@@ -7,6 +7,7 @@ import math
 import time
 from collections import Counter
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,7 +23,15 @@ from lapha.search.seeds import derived_seed
 from lapha.search.selection import SELECTION_RULES
 from lapha.tree import SearchTree
 from lapha.tree.rewind import softmax
-from lapha.types import SampleRequest, State, Status, Turn
+from lapha.types import SampleRequest, SamplingParams, State, Status, Turn
+
+
+class Planned(NamedTuple):
+    """An expansion that has been decided on: the node, how many times it was chosen by then, and the simulation."""
+
+    node: int
+    times: int
+    simulation: int
 
 
 class TreeSearch:
@@ -50,6 +59,7 @@ class TreeSearch:
         self._select = SELECTION_RULES[config.selection]
         self._turns: dict[int, Turn] = {}  # of nodes that may still grow
         self._states: dict[int, State] = {}
+        self._asked_at = 0  # the simulation at which pruning was last considered
         self._frontier: Frontier
         self._context_limit: int | None = getattr(services.environment, "context_limit", None)
 
@@ -95,16 +105,16 @@ class TreeSearch:
             reason = self._budget_spent()
             if reason:
                 return reason
-            expanding = self._next_batch()
-            if not expanding:
+            batch = self._next_batch()
+            if not batch:
                 if self.counts["simulations"] >= self.config.simulations:
                     continue  # revisits used up the budget
                 return "exhausted"
-            for expansion, simulation in await self._expand_all(expanding):
-                self._take_in(expansion, simulation)
-            for node, _ in expanding:  # only now: a node may have been expanded twice at once
-                self._release_if_finished(node)
-            if self._pruning_is_due(len(expanding)):
+            for planned, expansion in zip(batch, await self._expand_all(batch)):
+                self._take_in(expansion, planned.simulation)
+            for planned in batch:  # only now: a node may have been expanded twice at once
+                self._release_if_finished(planned.node)
+            if self._pruning_is_due():
                 self._prune()
             if self.services.stop(self.tree):
                 return "stopped"
@@ -117,9 +127,9 @@ class TreeSearch:
             return "max_tokens"
         return self.services.meter.spent()
 
-    def _next_batch(self) -> list[tuple[int, int]]:
-        """(node, simulation) of the next expansions; revisits of leaves are dealt with on the way."""
-        batch: list[tuple[int, int]] = []
+    def _next_batch(self) -> list[Planned]:
+        """The next expansions; revisits of leaves are dealt with on the way."""
+        batch: list[Planned] = []
         while len(batch) < self.config.parallel_expansions and self.counts["simulations"] < self.config.simulations:
             node = self._select(self._frontier)
             if node is None:
@@ -128,19 +138,18 @@ class TreeSearch:
             simulation = self.counts["simulations"]
             if self.tree.status[node] == Status.OPEN:
                 self._frontier.start(node)
-                batch.append((node, simulation))
+                batch.append(Planned(node, self._frontier.started[node], simulation))
             else:
                 self.tree.revisits.append((simulation, node))
                 self._frontier.visit(node, float(self.tree.backed_up[node]))
         return batch
 
-    async def _expand_all(self, batch: list[tuple[int, int]]) -> list[tuple[Expansion, int]]:
+    async def _expand_all(self, batch: list[Planned]) -> list[Expansion]:
         if len(batch) == 1:
-            node, simulation = batch[0]
-            return [(await self._expand(node), simulation)]
-        tasks = [asyncio.ensure_future(self._expand(node)) for node, _ in batch]
+            return [await self._expand(batch[0])]
+        tasks = [asyncio.ensure_future(self._expand(planned)) for planned in batch]
         try:
-            return [(await task, simulation) for task, (_, simulation) in zip(tasks, batch)]
+            return [await task for task in tasks]
         finally:
             await self._settle(tasks)
 
@@ -155,9 +164,9 @@ class TreeSearch:
                 for step in outcome.steps:
                     self.services.environment.close(step.turn)
 
-    async def _expand(self, node: int) -> Expansion:
+    async def _expand(self, planned: Planned) -> Expansion:
+        node, times, _ = planned
         turn, config = self._turns[node], self.config
-        times = self._frontier.started[node]
         request = SampleRequest(
             state=self._states[node],
             bridge_ids=turn.bridge_ids,
@@ -168,7 +177,7 @@ class TreeSearch:
         )
         return await expand(self.services, node, turn, int(self.tree.depth[node]) + 1, request)
 
-    def _sampling(self, node: int, turn: Turn):
+    def _sampling(self, node: int, turn: Turn) -> SamplingParams:
         """Sampling parameters, with no more tokens than the context has room for."""
         params = self.config.sampling
         if self._context_limit is None:
@@ -236,9 +245,10 @@ class TreeSearch:
 
     # --- pruning ---------------------------------------------------------------------------------------------
 
-    def _pruning_is_due(self, fresh: int) -> bool:
-        every, done = self.config.prune_every, self.counts["simulations"]
-        return every > 0 and done // every > (done - fresh) // every
+    def _pruning_is_due(self) -> bool:
+        every, before = self.config.prune_every, self._asked_at
+        self._asked_at = self.counts["simulations"]
+        return every > 0 and self._asked_at // every > before // every
 
     def _prune(self) -> None:
         tree, config, now = self.tree, self.config, self.counts["simulations"]
