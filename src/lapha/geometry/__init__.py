@@ -1,8 +1,57 @@
-"""Hyperbolic geometry that stays exact at any radius: points are kept as unit direction and radius."""
+"""Hyperbolic geometry that stays exact at any radius: points are kept as unit direction and radius.
+
+`PoincareBall` needs geoopt, which is imported when it is first touched.
+"""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from lapha.geometry.distance import dist, dist0, pairwise_dist
+from lapha.geometry.maps import (
+    busemann,
+    expmap,
+    expmap0,
+    from_frame,
+    geodesic,
+    logmap,
+    logmap0,
+    mobius_add,
+    parallel_transport,
+    parallel_transport0,
+    to_frame,
+)
+from lapha.geometry.midpoint import frechet_mean, weighted_midpoint
 from lapha.geometry.points import PolarPoints
 
-__all__ = ["PolarPoints", "dist", "dist0", "pairwise_dist"]
+if TYPE_CHECKING:
+    from lapha.geometry.poincare import PoincareBall as PoincareBall
+
+__all__ = [
+    "PoincareBall",
+    "PolarPoints",
+    "busemann",
+    "dist",
+    "dist0",
+    "expmap",
+    "expmap0",
+    "frechet_mean",
+    "from_frame",
+    "geodesic",
+    "logmap",
+    "logmap0",
+    "mobius_add",
+    "pairwise_dist",
+    "parallel_transport",
+    "parallel_transport0",
+    "to_frame",
+    "weighted_midpoint",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "PoincareBall":
+        from lapha.geometry.poincare import PoincareBall
+
+        return PoincareBall
+    raise AttributeError(f"module 'lapha.geometry' has no attribute {name!r}")

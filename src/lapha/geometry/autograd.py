@@ -95,7 +95,7 @@ class Distance(torch.autograd.Function):
         return grad * by_x, grad * by_y, grad * by_chord, None
 
 
-def _chord_parts(u: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def chord_parts(u: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Chord (…, 1), the unit vector along u/‖u‖ − t/‖t‖ (0 for equal directions), ‖u‖ and ‖t‖ (…, 1).
 
     The difference of near-equal numbers is exact, so it is taken before the lengths are divided out, and what the two
@@ -119,7 +119,7 @@ class Chord(torch.autograd.Function):
 
     @staticmethod
     def forward(u: Tensor, t: Tensor) -> Tensor:
-        return _chord_parts(u, t)[0].squeeze(-1)
+        return chord_parts(u, t)[0].squeeze(-1)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
@@ -129,7 +129,7 @@ class Chord(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
         u, t = ctx.saved_tensors
-        chord, unit, length_u, length_t = _chord_parts(u, t)
+        chord, unit, length_u, length_t = chord_parts(u, t)
         grad, half = grad[..., None], 0.5 * chord
         return (
             grad * (unit - (half / length_u) * u) / length_u,
@@ -173,7 +173,7 @@ class PairwiseChord(torch.autograd.Function):
             part = slice(start, start + step)
             lead = tuple(index[part] for index in batch)
             x, y = u[(*lead, row[part])], t[(*lead, column[part])]
-            result[(*lead, row[part], column[part])] = _chord_parts(x, y)[0].squeeze(-1)
+            result[(*lead, row[part], column[part])] = chord_parts(x, y)[0].squeeze(-1)
         return result
 
     @staticmethod

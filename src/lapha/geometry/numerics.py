@@ -67,6 +67,14 @@ def asinh_exp(log_x: Tensor) -> Tensor:
     return torch.where(large, log_x + LOG2, direct)
 
 
+def exp_limited(x: Tensor) -> Tensor:
+    """exp(x), held below where its square would overflow.
+
+    For factors that meet a chord: they are beyond the limit only where the chord is 0, or not representable squared.
+    """
+    return torch.exp(x.clamp_max(300.0 if x.dtype == torch.float64 else 40.0))
+
+
 def _sqrt_sinh_double(a: Tensor) -> Tensor:
     """√(sinh 2a) for a >= 0, clamped where a result made from it is not used (see `distance_from_chord_length`)."""
     a = a.clamp_max(640.0 if a.dtype == torch.float64 else 80.0)
@@ -151,3 +159,29 @@ def distance_partials(
         torch.where(coincident, zero, 2 * by_y),
         torch.where(coincident, zero, by_chord * (2 / sqrt_c)),
     )
+
+
+def busemann_from_chord(radius: Tensor, chord: Tensor, curvature: float = 1.0) -> Tensor:
+    """Busemann function of the point (u, radius) for the ideal point ξ, from the chord ‖u − ξ‖.
+
+    (1/√c)·log(e^(−2a) + ½ sinh(2a)·chord²) with a = √c·radius: 0 at the origin, −2·radius on the way to ξ.
+    No gradient: see `lapha.geometry.busemann`.
+    """
+    sqrt_c = math.sqrt(curvature)
+    a = radius * sqrt_c
+    near = a.clamp_max(1.0)
+    direct = torch.log1p(torch.expm1(-2 * near) + 0.5 * torch.sinh(2 * near) * chord.square())
+    in_logs = torch.logaddexp(-2 * a, log_sinh(2 * a) + 2 * torch.log(chord) - LOG2)
+    return torch.where(a <= 1, direct, in_logs) / sqrt_c
+
+
+def busemann_partials(radius: Tensor, chord: Tensor, value: Tensor, curvature: float = 1.0) -> tuple[Tensor, Tensor]:
+    """(∂/∂radius, ∂/∂chord) of `value` = `busemann_from_chord`; the second with `origin_radius` as there."""
+    sqrt_c = math.sqrt(curvature)
+    a, b = radius * sqrt_c, value * sqrt_c
+    log_chord = torch.log(chord)
+    spread = torch.exp(2 * a - b + 2 * log_chord)  # chord² e^(2a) over the argument of the logarithm
+    by_radius = 0.5 * spread * (1 + torch.exp(-4 * a)) - 2 * torch.exp(-2 * a - b)
+    floor = sqrt_c * origin_radius(a.dtype)
+    by_chord = torch.exp(2 * a - b + log_chord) * (-0.5 * torch.expm1(-4 * a.clamp_min(floor)))
+    return by_radius, by_chord / sqrt_c

@@ -255,14 +255,15 @@ class PolarPoints:
     def clone(self) -> PolarPoints:
         return self._like(self.direction.clone(), self.radius.clone())
 
-    def reshape(self, *shape: int) -> PolarPoints:
+    def reshape(self, *shape: Any) -> PolarPoints:
         """Another batch shape, as `torch.Tensor.reshape`."""
         radius = self.radius.reshape(*shape)
         return self._like(self.direction.reshape(*radius.shape, self.dim), radius)
 
-    def expand(self, *shape: int) -> PolarPoints:
+    def expand(self, *shape: Any) -> PolarPoints:
         """Broadcast the batch shape without a copy, as `torch.Tensor.expand`."""
-        return self._like(self.direction.expand(*shape, self.dim), self.radius.expand(*shape))
+        sizes = tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], Sequence) else shape
+        return self._like(self.direction.expand((*sizes, self.dim)), self.radius.expand(sizes))
 
     def unsqueeze(self, dim: int) -> PolarPoints:
         """Insert a batch dimension of size 1, as `torch.Tensor.unsqueeze`."""

@@ -1,0 +1,185 @@
+"""Means of points: the weighted midpoint (closed form) and the Fréchet mean (iterative, differentiable)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from lapha._checks import check, check_float_tensor
+from lapha.geometry.distance import check_broadcast, dist, pairwise_dist
+from lapha.geometry.maps import expmap, logmap
+from lapha.geometry.numerics import accumulate_dtype, at_least, origin_radius
+from lapha.geometry.points import PolarPoints
+from lapha.geometry.translate import SpatialToPolar
+
+
+# A full Newton step ends the search; shorter ones are for points so far apart that the full one overshoots.
+_NEWTON_SHARES = (1.0, 0.3, 0.1, 0.03)
+
+
+def weighted_midpoint(X: PolarPoints, weights: Tensor | None = None) -> PolarPoints:
+    """Weighted midpoint along the last batch dimension: the gyromidpoint, which is the hyperboloid's centroid.
+
+    The norm that the centroid is divided by is summed from pairwise distances, all terms non-negative, so it is right at
+    any radius; it takes N² of them.
+
+    Args:
+        X: (…, N) points, N >= 1.
+        weights: (…, N), >= 0 with a positive sum, need not sum to 1; equal if None. Their dtype is that of the radius.
+
+    Returns:
+        (…,) points. Invariant under isometries; for two equal weights it is the middle of the geodesic.
+
+    Raises:
+        ValueError: no points, or weights of another shape, dtype or device. That they are >= 0 is up to the caller.
+
+    Source: Ungar, Barycentric calculus; Law et al., Lorentzian distance learning, ICML 2019, eq. 9.
+    """
+    X, weights = _weighted(X, weights)
+    return _centroid(X, weights, pairwise_dist(X) * math.sqrt(X.curvature))
+
+
+def _weighted(X: PolarPoints, weights: Tensor | None) -> tuple[PolarPoints, Tensor]:
+    """Points and weights of one batch shape, weights summing to 1."""
+    check(isinstance(X, PolarPoints), "X", "PolarPoints", type(X).__name__)
+    check(len(X.shape) >= 1 and X.shape[-1] >= 1, "X", "points (…, N) with N >= 1", f"shape {tuple(X.shape)}")
+    if weights is None:
+        return X, torch.full_like(X.radius, 1 / X.shape[-1])
+    check_float_tensor(weights, "weights")
+    check(weights.dtype == X.radius.dtype, "weights", f"the dtype of X.radius, {X.radius.dtype}", weights.dtype)
+    check(weights.device == X.device, "weights", f"the device of X, {X.device}", weights.device)
+    good = weights.dim() >= 1 and weights.shape[-1] == X.shape[-1]
+    check(good, "weights", f"shape (…, {X.shape[-1]})", f"shape {tuple(weights.shape)}")
+    shape = check_broadcast(X.shape, weights.shape, "weights")
+    return X.expand(shape), (weights / weights.sum(-1, keepdim=True)).expand(shape)
+
+
+def _centroid(X: PolarPoints, weights: Tensor, lengths: Tensor) -> PolarPoints:
+    """Σ wᵢXᵢ on the hyperboloid, over its Lorentz norm; `lengths` (…, N, N) are √c times the distances."""
+    two_sqrt_c = 2 * math.sqrt(X.curvature)
+    double = at_least(X.radius * two_sqrt_c, origin_radius(X.radius.dtype) * two_sqrt_c)
+    # −⟨Σ wᵢXᵢ, Σ wᵢXᵢ⟩ = Σ wᵢwⱼ cosh(√c·dᵢⱼ), over e^widest
+    widest = lengths.detach().amax((-2, -1))
+    cosh = 0.5 * (torch.exp(lengths - widest[..., None, None]) + torch.exp(-lengths - widest[..., None, None]))
+    norm = torch.sqrt((weights[..., None, :] @ (cosh @ weights[..., None])).squeeze((-2, -1)))
+    farthest = double.detach().amax(-1)
+    sinh = torch.exp(double - farthest[..., None]) * torch.expm1(-2 * double) * -0.5  # over e^farthest
+    vector = ((weights * sinh)[..., None] * X.direction.to(double.dtype)).sum(-2) / norm[..., None]
+    direction, radius = SpatialToPolar.apply(vector, farthest - 0.5 * widest, X.curvature)
+    return PolarPoints(direction.to(X.dtype), radius, X.curvature)
+
+
+def frechet_mean(
+    X: PolarPoints, weights: Tensor | None = None, *, tolerance: float = 1e-10, max_iterations: int = 100
+) -> PolarPoints:
+    """Fréchet (Karcher) mean along the last batch dimension: the minimiser of Σ wᵢ d(m, xᵢ)².
+
+    Each iteration takes the better of two steps: a Newton step, and the centroid with weights wᵢDᵢ/sinh Dᵢ
+    (Dᵢ = √c·d(m, xᵢ)), which minimises an upper bound of the objective that touches it at m, so that the objective never
+    rises. The gradient is that of the exact minimiser (implicit function theorem), whatever the iterations were.
+    Works in float64 where the device has it, and waits for the device once an iteration.
+
+    Args:
+        X: (…, N) points, N >= 1.
+        weights: (…, N), >= 0 with a positive sum; equal if None.
+        tolerance: stop when ‖Σ wᵢ log_m(xᵢ)‖ <= tolerance · Σ wᵢ d(m, xᵢ)/2, or when the objective stops falling.
+        max_iterations: >= 1.
+
+    Returns:
+        (…,) points, in the dtype of `X`. Beyond √c·radius of about 8 the resolution of a float32 direction, not this
+        function, limits how close to the minimiser a point can be.
+
+    Raises:
+        ValueError: as `weighted_midpoint`, or a tolerance or max_iterations out of range.
+        RuntimeError: not converged after `max_iterations`.
+
+    Source: majorisation as in Lou et al., Differentiating through the Fréchet mean, ICML 2020, in the hyperboloid model.
+    """
+    check(tolerance > 0, "tolerance", "a number > 0", tolerance)
+    check(max_iterations >= 1, "max_iterations", "an integer >= 1", max_iterations)
+    X, weights = _weighted(X, weights)
+    dtype = X.dtype
+    wide = accumulate_dtype(X.radius)
+    X, weights = X.to(dtype=wide), weights.to(wide)
+    with torch.no_grad():
+        mean, inverse_hessian = _minimize(X, weights, tolerance, max_iterations)
+    # One more Newton step from the minimiser: it does not move, but its derivative is that of the minimiser.
+    step = inverse_hessian((weights[..., None] * logmap(mean.unsqueeze(-1), X)).sum(-2))
+    return expmap(mean, step).to(dtype=dtype)
+
+
+def _minimize(X: PolarPoints, weights: Tensor, tolerance: float, max_iterations: int) -> tuple[PolarPoints, _Inverse]:
+    sqrt_c = math.sqrt(X.curvature)
+    lengths = pairwise_dist(X) * sqrt_c
+    mean = _centroid(X, weights, lengths)
+    distances = dist(mean.unsqueeze(-1), X)
+    for _ in range(max_iterations):
+        vectors = logmap(mean.unsqueeze(-1), X)
+        gradient = (weights[..., None] * vectors).sum(-2)
+        inverse = _Inverse(vectors, distances * sqrt_c, weights)
+        small = torch.linalg.vector_norm(gradient, dim=-1) <= tolerance * 0.5 * (weights * distances).sum(-1)
+        objective = (weights * distances.square()).sum(-1)
+        newton = inverse(gradient)
+        trials = [expmap(mean, share * newton) for share in _NEWTON_SHARES]
+        pulled = weights * _over_sinh(distances * sqrt_c)
+        bound = _centroid(X, pulled / pulled.sum(-1, keepdim=True), lengths)
+        mean, distances, best = _best_of(X, weights, mean, distances, (*trials, bound))
+        if bool((small | (best >= objective)).all()):
+            return mean, _Inverse(logmap(mean.unsqueeze(-1), X), distances * sqrt_c, weights)
+    off = float(torch.linalg.vector_norm(gradient, dim=-1).max())
+    raise RuntimeError(f"frechet_mean: not converged after {max_iterations} iterations, gradient norm {off:.2e}")
+
+
+def _best_of(
+    X: PolarPoints, weights: Tensor, mean: PolarPoints, distances: Tensor, candidates: tuple[PolarPoints, ...]
+) -> tuple[PolarPoints, Tensor, Tensor]:
+    """Of the present mean and the candidates, each batch element's lowest Σ wᵢdᵢ²: point, distances, objective."""
+    best = (weights * distances.square()).sum(-1)
+    for candidate in candidates:
+        trial = dist(candidate.unsqueeze(-1), X)
+        objective = (weights * trial.square()).sum(-1)
+        lower = objective < best
+        mean = PolarPoints(
+            torch.where(lower[..., None], candidate.direction, mean.direction),
+            torch.where(lower, candidate.radius, mean.radius),
+            X.curvature,
+        )
+        distances = torch.where(lower[..., None], trial, distances)
+        best = torch.where(lower, objective, best)
+    return mean, distances, best
+
+
+class _Inverse:
+    """The inverse Hessian of ½ Σ wᵢd(m, xᵢ)², as a function of (…, D) vectors in the frame at m.
+
+    A term's Hessian is 1 along the geodesic to xᵢ and β = D coth D across, so the sum is β̄·I less N matrices of rank one,
+    and its inverse needs a solve of size N alone.
+    """
+
+    def __init__(self, vectors: Tensor, lengths: Tensor, weights: Tensor) -> None:
+        stretch = _over_tanh(lengths)
+        norms = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
+        units = vectors / torch.where(norms > 0, norms, torch.ones_like(norms))
+        self.mean_stretch = (weights * stretch).sum(-1)
+        self.factor = units * torch.sqrt(weights * (stretch - 1).clamp_min(0))[..., None]  # (…, N, D)
+        inner = self.factor @ self.factor.mT
+        identity = torch.eye(inner.shape[-1], dtype=inner.dtype, device=inner.device)
+        self.core = self.mean_stretch[..., None, None] * identity - inner
+
+    def __call__(self, gradient: Tensor) -> Tensor:
+        inner = torch.linalg.solve(self.core, self.factor @ gradient[..., None])
+        return (gradient + (self.factor.mT @ inner).squeeze(-1)) / self.mean_stretch[..., None]
+
+
+def _over_tanh(x: Tensor) -> Tensor:
+    """x/tanh x, 1 at 0."""
+    safe = torch.where(x > 0, x, torch.ones_like(x))
+    return torch.where(x > 0, safe / torch.tanh(safe), 1)
+
+
+def _over_sinh(x: Tensor) -> Tensor:
+    """x/sinh x, up to a factor that makes the largest of the last dimension 1."""
+    log = torch.where(x > 0, torch.log(x) - x - torch.log(-torch.expm1(-2 * x)), -math.log(2.0))
+    return torch.exp(log - log.amax(-1, keepdim=True))
