@@ -13,11 +13,11 @@ from lapha.geometry import PolarPoints
 
 # How far a direction's length may be from 1: more than the rounding of any dtype that it may have come through.
 _UNIT_TOLERANCE = 1e-2
-_INT64 = np.iinfo(np.int64)
+_INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
 
 
 def check_points(points: Any, dim: int, curvature: float) -> tuple[torch.Size, torch.Tensor, torch.Tensor]:
-    """Batch shape, direction (n, D) and radius (n,) of points that may enter the bank.
+    """Batch shape, direction (n, D) and radius (n,), both detached, of points that may enter the bank.
 
     Raises:
         ValueError: not PolarPoints, another D or curvature, or numbers that are no latents.
@@ -25,12 +25,17 @@ def check_points(points: Any, dim: int, curvature: float) -> tuple[torch.Size, t
     check(isinstance(points, PolarPoints), "points", "PolarPoints", type(points).__name__)
     direction, radius = points.direction, points.radius
     shape = radius.shape
-    check(len(shape) <= 1, "points", "batch shape (n,) or ()", f"shape {tuple(shape)}")
+    if len(shape) > 1:
+        raise ValueError(f"points: expected batch shape (n,) or (), got shape {tuple(shape)}")
     check(direction.shape[-1] == dim, "points", f"dimension {dim}", direction.shape[-1])
     check(points.curvature == curvature, "points", f"curvature {curvature}", points.curvature)
-    direction, radius = direction.reshape(-1, dim), radius.reshape(-1)
+    if points.requires_grad:
+        direction, radius = direction.detach(), radius.detach()
+    if len(shape) == 0:
+        direction, radius = direction.unsqueeze(0), radius.unsqueeze(0)
     # One norm finds NaN, Inf and directions that are not unit vectors: a comparison with NaN is False.
-    norm = torch.linalg.vector_norm(direction, dim=-1, dtype=torch.promote_types(direction.dtype, torch.float32))
+    wide = torch.float64 if direction.dtype == torch.float64 else torch.float32
+    norm = torch.linalg.vector_norm(direction, dim=-1, dtype=wide)
     if radius.shape[0] == 1:  # the common case of a search: Python numbers are several times faster than tensors
         good = abs(norm.item() - 1) <= _UNIT_TOLERANCE and 0 <= radius.item() < float("inf")
     else:
@@ -54,9 +59,10 @@ def _refuse(norm: torch.Tensor, radius: torch.Tensor) -> None:
 
 def check_tree_id(tree_id: Any) -> int:
     """`tree_id` as an int that fits in int64."""
-    good = isinstance(tree_id, int | np.integer) and not isinstance(tree_id, bool)
-    check(good, "tree_id", "an integer", f"{tree_id!r}")
-    check(_INT64.min <= tree_id <= _INT64.max, "tree_id", "a 64-bit integer", tree_id)
+    if type(tree_id) is not int:
+        good = isinstance(tree_id, int | np.integer) and not isinstance(tree_id, bool)
+        check(good, "tree_id", "an integer", repr(tree_id))
+    check(_INT64_MIN <= tree_id <= _INT64_MAX, "tree_id", "a 64-bit integer", tree_id)
     return int(tree_id)
 
 

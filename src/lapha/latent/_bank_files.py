@@ -109,5 +109,5 @@ def _restore(bank: LatentBank, points: PolarPoints, tree_id: np.ndarray, path: P
         for tree in trees[np.argsort(appearance)]:
             where = np.flatnonzero(tree_id == tree)
             rows = torch.from_numpy(where)
-            bank._write(direction[rows], radius[rows], int(tree), first + where)
+            bank._write(direction[rows], radius[rows], int(tree), first + where, first + where)
         bank._size = first + len(tree_id)

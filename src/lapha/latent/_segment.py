@@ -40,9 +40,9 @@ class Buffers:
         return self.capacity * (self.direction.shape[1] * self.direction.element_size() + 4)
 
     def write(self, start: int, direction: torch.Tensor, radius: torch.Tensor) -> None:
-        stop = start + radius.shape[0]
-        self._direction[start:stop].copy_(direction)
-        self._radius[start:stop].copy_(radius)
+        count = radius.shape[0]
+        self._direction.narrow(0, start, count).copy_(direction)
+        self._radius.narrow(0, start, count).copy_(radius)
 
     def write_async(self, start: int, source: Buffers, stop: int, order: HostOrder | CudaOrder) -> None:
         """Copy rows [start, stop) of `source` here; on CUDA the copy may still be under way on return."""

@@ -5,9 +5,12 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from lapha.geometry import PolarPoints
+from lapha.geometry import PolarPoints, dist, pairwise_dist
 
-# A cluster larger than this is measured in blocks of rows: 4096 × 20,000 distances are 320 MB.
+# Clusters up to this size are measured many at a time, those of one size together; a tree has thousands of them.
+BATCHED_SIZE = 64
+BATCHED_ELEMENTS = 1 << 24
+# A larger one is measured in blocks of rows: 4096 × 20,000 distances are 320 MB.
 BLOCK_ROWS = 4096
 
 
@@ -41,39 +44,41 @@ def choose_disabled(
     return disabled
 
 
-def closeness(points: PolarPoints, clusters: list[np.ndarray]) -> np.ndarray:
-    """(N,) float32: minus each point's distance to its cluster's medoid, 0 at the medoid itself."""
-    nearness = np.zeros(len(points), np.float32)
+def total_distances(points: PolarPoints, clusters: list[np.ndarray]) -> np.ndarray:
+    """(N,) float64: the sum of each point's distances to the members of its cluster; 0 in clusters of one or two."""
+    from lapha.kernels import pairwise_dist as pairwise_large
+
+    total = np.zeros(len(points))
+    small: dict[int, list[np.ndarray]] = {}
     for members in clusters:
-        if len(members) > 2:
-            sums, rows = distance_sums(points, members)
-            nearness[members] = -rows(int(np.argmin(sums)))
-        elif len(members) == 2:
-            nearness[members[1]] = -1.0  # both are medoids; the earlier one stands for them
-    return nearness
+        if 2 < len(members) <= BATCHED_SIZE:
+            small.setdefault(len(members), []).append(members)
+        elif len(members) > BATCHED_SIZE:
+            part = _take(points, members)
+            for start in range(0, len(members), BLOCK_ROWS):
+                block = pairwise_large(part[start : start + BLOCK_ROWS], part)
+                total[members[start : start + BLOCK_ROWS]] = block.double().sum(dim=1).cpu().numpy()
+    for size, group in small.items():
+        step = max(1, BATCHED_ELEMENTS // (size * (points.dim + size)))
+        for start in range(0, len(group), step):
+            members = np.stack(group[start : start + step])
+            total[members] = pairwise_dist(_take(points, members)).double().sum(dim=-1).cpu().numpy()
+    return total
 
 
 def medoids(points: PolarPoints, clusters: list[np.ndarray]) -> np.ndarray:
     """The member of each cluster with the least sum of distances to the others, (K,) int64; the earliest of equals."""
-    found = np.empty(len(clusters), np.int64)
-    for index, members in enumerate(clusters):
-        position = int(np.argmin(distance_sums(points, members)[0])) if len(members) > 2 else 0
-        found[index] = members[position]
-    return found
+    total = total_distances(points, clusters)
+    return np.array([members[np.argmin(total[members])] for members in clusters], dtype=np.int64)
 
 
-def distance_sums(points: PolarPoints, members: np.ndarray):  # type: ignore[no-untyped-def]
-    """Sums of distances from each member to all members, and a function that gives one member's distances."""
-    from lapha.kernels import pairwise_dist
+def closeness(points: PolarPoints, clusters: list[np.ndarray]) -> np.ndarray:
+    """(N,) float64: minus each point's distance to its cluster's medoid, 0 at the medoid itself."""
+    medoid_of = np.arange(len(points))
+    for members, medoid in zip(clusters, medoids(points, clusters), strict=True):
+        medoid_of[members] = medoid
+    return -dist(points, _take(points, medoid_of)).double().cpu().numpy()
 
-    index = torch.from_numpy(members).to(points.device)
-    part = points[index]
-    sums = [
-        pairwise_dist(part[start : start + BLOCK_ROWS], part).double().sum(dim=1)
-        for start in range(0, len(members), BLOCK_ROWS)
-    ]
 
-    def row(position: int) -> np.ndarray:
-        return pairwise_dist(part[position : position + 1], part)[0].float().cpu().numpy()
-
-    return torch.cat(sums).cpu().numpy(), row
+def _take(points: PolarPoints, index: np.ndarray) -> PolarPoints:
+    return points[torch.from_numpy(index).to(points.device)]

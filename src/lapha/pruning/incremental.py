@@ -81,7 +81,7 @@ class IncrementalPruner:
         Raises:
             ValueError: as `prune`, or fewer points than before. Nothing is then changed.
         """
-        check_latents(points)
+        check_latents(points[self.seen :] if isinstance(points, PolarPoints) and points.shape else points)
         size = len(points)
         check(size >= self.seen, "points", f"the {self.seen} nodes seen so far and new ones", size)
         fixed = read_mask(protected, size, "protected")
