@@ -10,6 +10,7 @@ from typing import Any
 # command -> (module with the function, name of the function)
 COMMANDS = {
     "demo": ("lapha.cli.demo", "demo"),
+    "train": ("lapha.cli.train", "train"),
     "search": ("lapha.cli.search", "search"),
     "plot": ("lapha.cli.plot", "plot"),
     "bench": ("lapha.cli.bench", "bench"),

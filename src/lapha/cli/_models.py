@@ -57,11 +57,11 @@ def load_model(
     from lapha.engines import TransformersEngine
 
     if name == TINY:
-        from lapha.tiny import SEARCH, load_tiny
+        from lapha.tiny import BREADTH, DEPTH_LIMIT, SEARCH, load_tiny
 
         model, tokenizer, head = load_tiny()
         engine = TransformersEngine(model, tokenizer, head)
-        breadth, depth, sampling, has_head = 4, 8, SEARCH, True
+        breadth, depth, sampling, has_head = BREADTH, DEPTH_LIMIT, SEARCH, True
     else:
         engine = TransformersEngine.from_pretrained(
             name, value_head=value_head or _head_beside(name), gguf_file=gguf_file

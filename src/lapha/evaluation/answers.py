@@ -94,12 +94,12 @@ _NAMED = re.compile(r"[A-Za-z](?:\([a-z]\))?=([^=<>]+)")
 
 def tidy(answer: str) -> str:
     """LaTeX with its spelling variants made one: spacing, fractions, text commands, degrees, signs."""
-    text = core(answer).strip().strip(".")
+    text = core(answer).strip().rstrip(".")
     for _ in range(3):
         text = _UNWRAP.sub(r" \1 ", text)
     for pattern, replacement in _REPLACE:
         text = pattern.sub(replacement, text)
-    return re.sub(r"\s+", " ", _DELETE.sub(" ", text)).strip().strip(".").strip()
+    return re.sub(r"\s+", " ", _DELETE.sub(" ", text)).strip().rstrip(".").strip()
 
 
 def normalise(answer: str) -> str:
@@ -114,4 +114,4 @@ def normalise(answer: str) -> str:
     if _THOUSANDS.fullmatch(text):
         text = text.replace(",", "")
     text = _DECIMAL_ZEROS.sub(lambda match: match[1].rstrip("."), text)
-    return text.strip(".")
+    return text.rstrip(".")

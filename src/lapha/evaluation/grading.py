@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 
 from lapha.evaluation.answers import normalise, tidy
 
@@ -33,7 +34,14 @@ _CHOSEN = re.compile(
     r"(?:option|choice|answer(?:\s+is)?)?\s*:?\s*\(?([A-Za-z])\)?\s*(?:[.:)].*)?", re.IGNORECASE | re.DOTALL
 )
 _NUMBER = re.compile(r"([+-]?)(\d+)(\.\d+)?(%?)")
-_UNITS = re.compile(r"(?<=[\d}])\s*(?:\\?[A-Za-z]+\.?(?:\s+[A-Za-z]+\.?)*)\s*(?:\^\{?[23]\}?)?$")
+_FRACTION = re.compile(r"([+-]?)\\frac\{([+-]?\d+)\}\{(\d+)\}|([+-]?\d+)/(\d+)")
+_DECIMAL = re.compile(r"(?<![\d.])(\d+)\.(\d+)(?![\d.])")
+# words after a number; one letter is a unit only apart from the number, where "5 m" is metres and "5m" a product
+_UNITS = re.compile(r"(?<=[\d}%])((?:\s*[A-Za-z]{2,}\.?(?:/[A-Za-z]+)?)+|\s+[msghLJNWVA])(?:\s*\^\s*\{?[23]\}?)?\s*$")
+_NOT_UNITS = re.compile(
+    r"(?i)\b(?:or|and|to|not|no|none|hundreds?|thousands?|millions?|billions?|trillions?|dozens?|pi|sqrt|log|ln|sin|cos|tan|"
+    r"squared|cubed|factorial|mod|base|over|plus|minus|times|percent|half|halves|thirds?|quarters?|fourths?|fifths?|tenths?)\b"
+)
 _BASED = re.compile(r"([0-9A-Fa-f]+)_\{?(\d+)\}?")
 
 
@@ -54,7 +62,7 @@ def grade_answer(prediction: str | None, gold: str) -> Verdict:
         other = _BASED.fullmatch(got)
         same = (other[1].lower(), other[2]) == (base[1].lower(), base[2]) if other else got.lower() == base[1].lower()
         return Verdict(same, "number")
-    number, other_number = _number(expected), _number(_without_units(got, prediction))
+    number, other_number = _number(_without_units(expected, gold)), _number(_without_units(got, prediction))
     if number is not None and other_number is not None:
         return Verdict(_same_number(number, other_number), "number")
     return _mathematics(prediction, gold)
@@ -69,12 +77,18 @@ def _choice(text: str, prediction: str) -> str | None:
 
 
 def _number(text: str) -> tuple[Fraction, bool] | None:
-    """(value, whether it is a percentage), exact, or None."""
+    """(value, whether it is a percentage) of an integer, decimal or fraction of integers, exact; None for all else."""
     match = _NUMBER.fullmatch(text)
-    if not match:
-        return None
-    sign, whole, decimals, percent = match.groups()
-    return Fraction(f"{sign}{whole}{decimals or ''}"), bool(percent)
+    if match:
+        sign, whole, decimals, percent = match.groups()
+        return Fraction(f"{sign}{whole}{decimals or ''}"), bool(percent)
+    match = _FRACTION.fullmatch(text)
+    if match:
+        sign, top, bottom, plain_top, plain_bottom = match.groups()
+        if int(bottom or plain_bottom):
+            value = Fraction(int(top or plain_top), int(bottom or plain_bottom))
+            return (-value if sign == "-" else value), False
+    return None
 
 
 def _same_number(gold: tuple[Fraction, bool], other: tuple[Fraction, bool]) -> bool:
@@ -86,26 +100,45 @@ def _same_number(gold: tuple[Fraction, bool], other: tuple[Fraction, bool]) -> b
     return False
 
 
-def _without_units(text: str, prediction: str) -> str:
-    """`text` without trailing words, such as "36 square units" or "12 cm^2"."""
-    if _NUMBER.fullmatch(text):
+def _without_units(text: str, answer: str) -> str:
+    """`text`, the normal form of `answer`, without the unit behind a number, such as "36 square units" or "12 cm^2"."""
+    if _number(text) is not None:
         return text
-    bare = _UNITS.sub("", tidy(prediction)).lstrip("\\$ ")
-    return normalise(bare) if bare else text
+    tidied = tidy(answer)
+    unit = _UNITS.search(tidied)
+    if unit is None or _NOT_UNITS.search(unit[0]):
+        return text
+    return normalise(tidied[: unit.start()])
 
 
 def _mathematics(prediction: str, gold: str) -> Verdict:
-    from math_verify import LatexExtractionConfig, parse, verify
+    from math_verify import verify
 
-    def read(text: str) -> list:
-        found = parse(
-            "$" + tidy(text) + "$", [LatexExtractionConfig()], fallback_mode="no_fallback", parsing_timeout=None
-        )  # type: ignore[arg-type]
-        return found
-
-    expected, got = read(gold), read(prediction)
+    expected, got = _parse(_exact(gold)), _parse(_exact(prediction))
     if not expected:
         return Verdict(False, "string", "the gold answer is not mathematics, and the strings differ")
     if not got:
         return Verdict(False, "string", "the prediction is not mathematics, and the strings differ")
-    return Verdict(bool(verify(expected, got, timeout_seconds=None)), "math")
+    return Verdict(bool(verify(list(expected), list(got), timeout_seconds=None)), "math")
+
+
+def _exact(answer: str) -> str:
+    """The answer for the parser: its unit dropped, decimals as fractions, so that 0.333 is not one third."""
+    text = tidy(answer)
+    unit = _UNITS.search(text)
+    if unit is not None and not _NOT_UNITS.search(unit[0]):
+        text = text[: unit.start()]
+    return _DECIMAL.sub(lambda match: f"\\frac{{{match[1]}{match[2]}}}{{1{'0' * len(match[2])}}}", text)
+
+
+@lru_cache(maxsize=4096)
+def _parse(text: str) -> tuple:
+    """What math-verify reads in `text`; empty where it reads nothing."""
+    from latex2sympy2_extended import NormalizationConfig
+    from math_verify import LatexExtractionConfig, parse
+
+    spelling = NormalizationConfig(
+        basic_latex=True, units=False, malformed_operators=True, nits=False, boxed="none", equations=False
+    )
+    config = LatexExtractionConfig(normalization_config=spelling)
+    return tuple(parse(f"${text}$", [config], fallback_mode="no_fallback", parsing_timeout=None))  # type: ignore[arg-type]
