@@ -12,11 +12,11 @@ import torch
 pytest.importorskip("transformers")
 
 from lapha.agent import ChatEnvironment
-from lapha.tiny import DEPTH_LIMIT, generate, verify
+from lapha.tiny import DEPTH_LIMIT, generate, step_problem, verify
 from lapha.tiny.encoding import LENGTH, Batch, Vocabulary, encode
 from lapha.tiny.problems import question_text
 from lapha.tiny.tokenizer import build_tokenizer
-from lapha.tiny.walk import MOVE_LIMIT, Rollouts, Walks, generate_walks, roll_out
+from lapha.tiny.walk import MOVE_LIMIT, MOVES, Rollouts, Walks, generate_walks, roll_out
 from lapha.types import Sample, State, Status
 
 
@@ -31,7 +31,7 @@ def drawn() -> tuple[Any, Walks, Rollouts, Batch]:
 
 def test_contexts_are_those_of_the_environment(drawn: tuple[Any, Walks, Rollouts, Batch]) -> None:
     """Replays every demonstration through ChatEnvironment: same tokens, same states, same verdicts."""
-    tokenizer, walks, rollouts, batch = drawn
+    tokenizer, walks, _, batch = drawn
     environment = ChatEnvironment(tokenizer, depth_limit=DEPTH_LIMIT)
     for row in range(len(batch.ids)):
         problem = row // batch.rollouts
@@ -39,6 +39,7 @@ def test_contexts_are_those_of_the_environment(drawn: tuple[Any, Walks, Rollouts
         ids = batch.ids[row].tolist()
         state, turn = environment.start(question)
         assert list(state.token_ids) == ids[: int(batch.state_at[row, 0]) + 1]
+        texts: list[str] = []
         length = int(batch.length[row])
         for depth in range(1, length + 1):
             before = len(state.token_ids) + len(turn.bridge_ids)
@@ -46,7 +47,9 @@ def test_contexts_are_those_of_the_environment(drawn: tuple[Any, Walks, Rollouts
             completion = ids[before:end]
             child = State(state.token_ids + turn.bridge_ids + tuple(completion))
             assert list(child.token_ids) == ids[:end]
-            assert int(batch.move_at[row, depth - 1]) == before - 1
+            assert int(batch.move_at[row, depth - 1, 0]) == before - 1
+            assert step_problem(question, [*texts, tokenizer.decode(completion)]) is None
+            texts.append(tokenizer.decode(completion))
             text = tokenizer.decode(completion, skip_special_tokens=True)
             sample = Sample(completion, [0.0] * len(completion), text, "stop", child)
             step = asyncio.run(environment.step(turn, sample, depth))
@@ -58,18 +61,34 @@ def test_contexts_are_those_of_the_environment(drawn: tuple[Any, Walks, Rollouts
 
 
 def test_labels_are_what_the_model_writes(drawn: tuple[Any, Walks, Rollouts, Batch]) -> None:
-    tokenizer, _, _, batch = drawn
+    *_, batch = drawn
     for row in range(len(batch.ids)):
         ids, labels = batch.ids[row], batch.labels[row]
         learned = labels >= 0
         assert torch.equal(labels[:-1][learned[:-1]], ids[1:][learned[:-1]])
         moves = torch.zeros(LENGTH, dtype=torch.bool)
-        moves[batch.move_at[row, : int(batch.length[row])]] = True
+        moves[batch.move_at[row][batch.move_at[row] > 0]] = True
         assert not (learned & moves).any()  # moves are learned from the demonstrator's whole distribution
         sampled = torch.zeros(LENGTH, dtype=torch.bool)
         for depth in range(1, int(batch.length[row]) + 1):
-            sampled[int(batch.move_at[row, depth - 1]) : int(batch.state_at[row, depth])] = True
+            sampled[int(batch.move_at[row, depth - 1, 0]) : int(batch.state_at[row, depth])] = True
         assert torch.equal(learned | moves, sampled)
+
+
+def test_every_try_is_predicted(drawn: tuple[Any, Walks, Rollouts, Batch]) -> None:
+    """Behind each position of `move_at` stands the move that was tried there; the last is the move that was made."""
+    tokenizer, _, rollouts, batch = drawn
+    tried = np.concatenate([rollouts.tried, np.full((12, 5, MOVE_LIMIT, 1), -1)], axis=3).reshape(60, MOVE_LIMIT, 4)
+    attempts = (tried >= 0).sum(2)
+    assert (attempts > 0).any()
+    for row, step, attempt in batch.move_at.nonzero().tolist():
+        move = tried[row, step, attempt]
+        if attempt == attempts[row, step]:
+            move = rollouts.moves.reshape(60, MOVE_LIMIT)[row, step]
+        token = tokenizer.decode([int(batch.ids[row, batch.move_at[row, step, attempt] + 1])])
+        assert token == (" " if attempt else "") + f"{MOVES[move]:+d}"
+        assert batch.move_chances[row, step, attempt, move] > 0
+    assert int((batch.move_at > 0).sum()) == int(batch.length.sum()) + int(attempts.sum())
 
 
 def test_states_and_targets(drawn: tuple[Any, Walks, Rollouts, Batch]) -> None:

@@ -95,6 +95,7 @@ def test_remaining_distance_follows_the_steps() -> None:
     assert remaining_distance(QUESTION, ["+1 = 15"]) == 3
     assert remaining_distance(QUESTION, ["STEP-1:\n<think>\n+1 = 15\n</think>", "+1 = 16\n</think>"]) == 2
     assert remaining_distance(QUESTION, ["-10 = 4"]) == 5
+    assert remaining_distance(QUESTION, ["STEP-1:\n<think>\n+10 = 24 no +1 = 15\n</think>", "+1 = 16"]) == 2
     assert remaining_distance(QUESTION, ["+10 = 24"]) is None
     assert remaining_distance(QUESTION, ["+1 = 16"]) is None
     assert remaining_distance(QUESTION, ["on to 15"]) is None
@@ -117,6 +118,15 @@ def test_remaining_distance_beyond_the_limit() -> None:
         (["hm"], "unreadable"),
         (["-10 = 4", "-10 = 0"], "illegal"),
         (["+1 = 15", "+1 = 16"], None),
+        (["+10 = 24 no +1 = 15"], None),
+        (["-1 = 13 no +10 = 24 no +1 = 15\n</think>"], None),
+        (["-10 = 4 no +1 = 15"], None),  # a second thought
+        (["+10 = 24 no"], "unreadable"),
+        (["+1 = 15 +1 = 16"], "unreadable"),
+        (["+10 = 23 no +1 = 15"], "arithmetic"),
+        (["-1 = 13 no +10 = 24"], "illegal"),
+        (["+7 = 21 no +1 = 15"], "illegal"),
+        (["-10 = 4", "-10 = -6 no +1 = 5"], "illegal"),
     ],
 )
 def test_step_problem(steps: list[str], problem: str | None) -> None:

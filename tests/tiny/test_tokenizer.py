@@ -27,7 +27,7 @@ def encode(tokenizer: Any, text: str) -> list[int]:
 
 PIECES = [
     pieces.END, pieces.USER, pieces.ASSISTANT, "<think>", "</think>", "<answer>", "</answer>", "<tool_call>",
-    pieces.EQUALS, pieces.RULE, *(f" {number}" for number in range(100)), *pieces.MOVE_TEXT, " +10", " -1",
+    pieces.EQUALS, pieces.TAKEN_BACK, pieces.RULE, *(f" {number}" for number in range(100)), *pieces.MOVE_TEXT, " +10", " -1",
     *(step_header(step) for step in range(1, 9)),
 ]  # fmt: skip
 

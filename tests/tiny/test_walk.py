@@ -81,23 +81,26 @@ def test_the_hash_is_a_constant_of_the_problem() -> None:
 
 
 @pytest.mark.parametrize("skill", [0.0, 0.35, 1.0])
-def test_demonstrator_mixes_shortest_and_legal_moves(walks: walk.Walks, skill: float) -> None:
-    policy = walk.demonstrator(walks, skill)
+def test_demonstrator_mixes_shortest_and_other_moves(walks: walk.Walks, skill: float) -> None:
+    trying = walk.demonstrator(walks, skill)
+    made = walk.walking_policy(walks, trying)
     for index in range(10):
-        distance = walks.distance[index].tolist()
-        for number in range(NUMBERS):
-            legal = [m for m in range(4) if walks.next[index, number, m] >= 0]
-            if not legal:
-                assert policy[index, number].sum() == 0
-                continue
-            good = [m for m in legal if distance[walks.next[index, number, m]] < distance[number]] or legal
-            expected = [skill * (m in good) / len(good) + (1 - skill) * (m in legal) / len(legal) for m in range(4)]
-            np.testing.assert_allclose(policy[index, number], expected, atol=1e-6)
+        distance, avoid = walks.distance[index].tolist(), set(walks.avoid[index].tolist())
+        for number in set(range(NUMBERS)) - avoid:
+            inside = [m for m in range(4) if 0 <= number + MOVES[m] < NUMBERS]
+            legal = [m for m in inside if number + MOVES[m] not in avoid]
+            good = [m for m in legal if distance[number + MOVES[m]] < distance[number]] or inside
+            expected = [skill * (m in good) / len(good) + (1 - skill) * (m in inside) / len(inside) for m in range(4)]
+            np.testing.assert_allclose(trying[index, number], expected, atol=1e-6)
+            total = sum(expected[m] for m in legal)
+            if total > 0:
+                shares = [expected[m] * (m in legal) / total for m in range(4)]
+                np.testing.assert_allclose(made[index, number], shares, atol=1e-6)
 
 
 def test_success_chances_are_exact() -> None:
     walks = walk.generate_walks(3, np.random.default_rng(3))
-    policy = walk.demonstrator(walks, 0.5)
+    policy = walk.walking_policy(walks, walk.demonstrator(walks, 0.5))
     chances = walk.success_chances(walks, policy)
 
     def chance(problem: int, place: int, left: int) -> float:
@@ -122,19 +125,41 @@ def test_rollouts_are_legal_walks(walks: walk.Walks) -> None:
             for step in range(length):
                 move = int(rollouts.moves[problem, k, step])
                 assert place != walks.target[problem]  # a walk ends where it arrives
-                assert rollouts.move_chances[problem, k, step, move] > 0
+                tried = [int(m) for m in rollouts.tried[problem, k, step] if m >= 0]
+                assert len({*tried, move}) == len(tried) + 1
+                for attempt, other in enumerate(tried):
+                    assert walks.next[problem, place, other] == -1
+                    assert 0 <= place + MOVES[other] < NUMBERS
+                    assert rollouts.move_chances[problem, k, step, attempt, other] > 0
+                chances = rollouts.move_chances[problem, k, step, len(tried)]
+                assert chances[move] > 0
+                assert not chances[tried].any()
+                assert chances.sum() == pytest.approx(1, abs=1e-5)
+                assert not rollouts.move_chances[problem, k, step, len(tried) + 1 :].any()
                 place = int(walks.next[problem, place, move])
                 assert place == rollouts.numbers[problem, k, step] >= 0
             assert rollouts.correct[problem, k] == (place == walks.target[problem])
             assert rollouts.correct[problem, k] or length == MOVE_LIMIT
             assert (rollouts.moves[problem, k, length:] == -1).all()
             assert rollouts.chance[problem, k, length] == rollouts.correct[problem, k]
+            assert (rollouts.tried[problem, k] >= 0).sum() <= walk.WALK_TRIES
+            assert not rollouts.move_chances[problem, k, length:].any()
 
 
 def test_the_chance_predicts_the_outcome(walks: walk.Walks) -> None:
     rollouts = walk.roll_out(walks, 64, 0.35, np.random.default_rng(5))
     assert rollouts.correct.mean() == pytest.approx(rollouts.chance[:, 0, 0].mean(), abs=0.01)
-    assert 0.2 < rollouts.correct.mean() < 0.35
+    assert 0.2 < rollouts.correct.mean() < 0.4
+
+
+def test_moves_are_drawn_in_proportion(walks: walk.Walks) -> None:
+    """The first moves made are those of `walking_policy`, though avoided numbers are tried and taken back."""
+    rollouts = walk.roll_out(walks, 400, 0.35, np.random.default_rng(6))
+    policy = walk.walking_policy(walks, walk.demonstrator(walks, 0.35))[np.arange(len(walks)), walks.start]
+    seen = (rollouts.moves[:, :, 0, None] == np.arange(4)).mean(1)
+    assert np.abs(seen - policy).max() < 0.12  # 4.8 standard deviations of a share of 400
+    assert abs((seen - policy).mean(0)).max() < 0.01
+    assert 0.1 < (rollouts.tried[:, :, 0, 0] >= 0).mean() < 0.3
 
 
 def test_the_same_seed_draws_the_same() -> None:

@@ -10,7 +10,7 @@ from lapha.tiny.problems import Problem, TinyVerifier, generate, remaining_dista
 from lapha.tiny.walk import MOVE_LIMIT
 from lapha.types import SamplingParams
 
-SEARCH = SamplingParams(max_tokens=24, temperature=1.0, top_p=1.0, top_k=0, repetition_penalty=1.0)
+SEARCH = SamplingParams(max_tokens=40, temperature=1.0, top_p=1.0, top_k=0, repetition_penalty=1.0)
 """How the embedded policy is sampled: one step a turn, as it was trained to."""
 
 DEPTH_LIMIT = MOVE_LIMIT

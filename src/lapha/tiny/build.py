@@ -72,7 +72,7 @@ def build(
 
     model, history = train(config, tokenizer, minutes=minutes, compiled=compiled, report=report)
     seconds = time.monotonic() - began
-    metrics = finish(folder, model, tokenizer, value_target, problems, rollouts)
+    metrics = finish(folder, model, tokenizer, value_target, problems, rollouts, config.skill)
     metrics["training"] = asdict(config) | {
         "steps_done": len(history),
         "complete": len(history) == config.steps,
@@ -85,12 +85,12 @@ def build(
 
 
 def finish(
-    folder: Path, model: TinyModel, tokenizer: Any, value_target: str, problems: int, rollouts: int
+    folder: Path, model: TinyModel, tokenizer: Any, value_target: str, problems: int, rollouts: int, skill: float
 ) -> dict[str, Any]:
     """Measure the model as it will be stored, write the checkpoint, and prove that it loads."""
     model.eval()
     round_to_half(model.lm)
-    metrics = held_out_metrics(model, tokenizer, problems, rollouts)
+    metrics = held_out_metrics(model, tokenizer, problems, rollouts, skill)
     shipped = max(TARGETS, key=lambda name: metrics["guided"][name]) if value_target == "best" else value_target
     metrics = {"value_target": shipped, **metrics}
     heads = {name: model.heads[name] for name in TARGETS}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def tiny_metrics(path: str | Path | None = None) -> dict[str, Any]:
     return json.loads(((tiny_path() if path is None else Path(path)) / METRICS).read_text())
 
 
-def save_checkpoint(folder: Path, lm: Any, tokenizer: Any, heads: dict[str, torch.nn.Linear], shipped: str) -> None:
+def save_checkpoint(folder: Path, lm: Any, tokenizer: Any, heads: Mapping[str, torch.nn.Module], shipped: str) -> None:
     """Write model, tokenizer and heads. Weights are stored in half precision; the config says to load in float32.
 
     Args:
@@ -64,15 +65,20 @@ def save_checkpoint(folder: Path, lm: Any, tokenizer: Any, heads: dict[str, torc
     stored.load_state_dict(lm.state_dict())
     stored.save_pretrained(folder)
     config = json.loads((folder / "config.json").read_text())
-    config["dtype"] = "float32"
+    config |= {"dtype": "float32", "bos_token_id": None}
+    config |= {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
     (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    generation = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id, "do_sample": True}
+    (folder / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n")
     tokenizer.save_pretrained(folder)
     for target, linear in heads.items():
-        head = ValueHead(linear.in_features, value_target=target)
+        head = ValueHead(lm.config.hidden_size, value_target=target)
         head.linear.load_state_dict(linear.state_dict())
         head.save_pretrained(folder / HEADS / target)
         if target == shipped:
             head.save_pretrained(folder)
+    for file in folder.rglob("*.safetensors"):
+        file.chmod(0o644)  # written as private files, but a package's data is for everyone
 
 
 def round_to_half(module: torch.nn.Module) -> None:

@@ -9,11 +9,10 @@ import numpy as np
 import torch
 
 from lapha.tiny import tokenizer as text
-from lapha.tiny.walk import AVOIDED, MOVE_LIMIT, MOVES, NUMBERS, Rollouts, Walks
+from lapha.tiny.walk import AVOIDED, MOVE_LIMIT, MOVES, NUMBERS, TRIES, WALK_TRIES, Rollouts, Walks
 
 PROMPT_LENGTH = AVOIDED + 9
-STEP_LENGTH = 7  # move, equals, number, end of thought, end of turn, assistant, header
-LENGTH = PROMPT_LENGTH + 8 * MOVE_LIMIT
+LENGTH = PROMPT_LENGTH + 8 * MOVE_LIMIT + 4 * WALK_TRIES  # of the longest demonstration
 
 
 class Vocabulary:
@@ -29,7 +28,7 @@ class Vocabulary:
         self.pad, self.end = one(text.PAD), one(text.END)
         self.user, self.assistant = one(text.USER), one(text.ASSISTANT)
         self.begin, self.to, self.rule = one(text.FROM), one(text.TO), one(text.RULE)
-        self.equals, self.think_end = one(text.EQUALS), one(text.THINK_END)
+        self.equals, self.taken_back, self.think_end = one(text.EQUALS), one(text.TAKEN_BACK), one(text.THINK_END)
         self.answer, self.answer_end = one(text.ANSWER), one(text.ANSWER_END)
         self.first_move = np.array([one(move) for move in text.MOVE_TEXT])
         self.later_move = np.array([one(" " + move) for move in text.MOVE_TEXT])
@@ -45,8 +44,9 @@ class Batch:
     Attributes:
         ids: (B, L) int64, padded on the right.
         labels: (B, L) int64, the token that position t has to predict, −100 where nothing is learned.
-        move_chances: (B, MOVE_LIMIT, 4) the demonstrator's move probabilities; zero after the walk's end.
-        move_at: (B, MOVE_LIMIT) int64 position that predicts the move.
+        move_chances: (B, MOVE_LIMIT, TRIES + 1, 4) the demonstrator's probabilities at each try of each move; zero
+            where there was none. Empty for walks that are not for training.
+        move_at: (B, MOVE_LIMIT, TRIES + 1) int64 position that predicts the try; 0 where there was none.
         state_at: (B, MOVE_LIMIT + 1) int64 last position of the root (the prompt with the first header) and of each
             step; 0 after the walk's end.
         state_real: (B, MOVE_LIMIT + 1) bool.
@@ -79,62 +79,83 @@ def encode_prompts(walks: Walks, vocabulary: Vocabulary) -> np.ndarray:
     return ids
 
 
-def encode(walks: Walks, rollouts: Rollouts, vocabulary: Vocabulary) -> Batch:
-    """All rollouts of all problems as one batch."""
+class _Writer:
+    """Writes tokens behind each other into the rows of a batch, each row at its own place."""
+
+    def __init__(self, prompts: np.ndarray, pad: int, length: int) -> None:
+        self.ids = np.full((len(prompts), length), pad, dtype=np.int64)
+        self.ids[:, : prompts.shape[1]] = prompts
+        self.learned = np.zeros(self.ids.shape, dtype=bool)
+        self.at = np.full(len(prompts), prompts.shape[1])
+
+    def write(self, rows: np.ndarray, *tokens: np.ndarray | int, learned: bool = True) -> None:
+        """Append `tokens`, each one id or one for each of `rows`."""
+        for token in tokens:
+            at = self.at[rows]
+            self.ids[rows, at] = token
+            self.learned[rows, at] = learned
+            self.at[rows] += 1
+
+
+def encode(walks: Walks, rollouts: Rollouts, vocabulary: Vocabulary, length: int = LENGTH) -> Batch:
+    """All rollouts of all problems as one batch, padded to `length` tokens."""
     word = vocabulary
     problems, count = rollouts.length.shape
     size = problems * count
-    length = rollouts.length.reshape(size)
-    moves = rollouts.moves.reshape(size, MOVE_LIMIT)
-    numbers = rollouts.numbers.reshape(size, MOVE_LIMIT)
-    ids = np.full((size, LENGTH), word.pad, dtype=np.int64)
-    learned = np.zeros((size, LENGTH), dtype=bool)
-    ids[:, :PROMPT_LENGTH] = np.repeat(encode_prompts(walks, word), count, axis=0)
-    for step in range(MOVE_LIMIT):
-        at = PROMPT_LENGTH + STEP_LENGTH * step
-        here = np.flatnonzero(length > step)
-        ids[here, at] = word.first_move[moves[here, step]]
-        ids[here, at + 1] = word.equals
-        ids[here, at + 2] = word.number[numbers[here, step]]
-        ids[here, at + 3] = word.think_end
-        learned[here, at : at + 4] = True
-        on = np.flatnonzero(length > step + 1)
-        ids[on, at + 4], ids[on, at + 5] = word.end, word.assistant
-        learned[on, at + 4] = True
-        if step + 1 < MOVE_LIMIT:
-            ids[on, at + 6] = word.header[step + 1]
-    rows = np.arange(size)
-    close = PROMPT_LENGTH + STEP_LENGTH * (length - 1) + 4
-    ids[rows, close] = word.answer
-    learned[rows, close] = True
-    for step in range(MOVE_LIMIT):
-        here = np.flatnonzero(length > step)
-        table = word.first_move if step == 0 else word.later_move
-        ids[here, close[here] + 1 + step] = table[moves[here, step]]
-        learned[here, close[here] + 1 + step] = True
-    ids[rows, close + 1 + length], ids[rows, close + 2 + length] = word.answer_end, word.end
-    learned[rows, close + 1 + length] = learned[rows, close + 2 + length] = True
-
-    labels = np.full((size, LENGTH), -100, dtype=np.int64)
-    labels[:, :-1] = np.where(learned[:, 1:], ids[:, 1:], -100)
-    steps = np.arange(MOVE_LIMIT)
-    move_at = np.broadcast_to(PROMPT_LENGTH - 1 + STEP_LENGTH * steps, (size, MOVE_LIMIT))
-    made = steps < length[:, None]
-    labels[rows[:, None].repeat(MOVE_LIMIT, 1)[made], move_at[made]] = -100  # learned from the whole distribution
+    steps_made = rollouts.length.reshape(size)
+    moves, numbers = rollouts.moves.reshape(size, MOVE_LIMIT), rollouts.numbers.reshape(size, MOVE_LIMIT)
+    tried = rollouts.tried.reshape(size, MOVE_LIMIT, TRIES)
+    place = np.repeat(walks.start, count)
+    writer = _Writer(np.repeat(encode_prompts(walks, word), count, axis=0), word.pad, length)
+    move_at = np.zeros((size, MOVE_LIMIT, TRIES + 1), dtype=np.int64)
     state_at = np.zeros((size, MOVE_LIMIT + 1), dtype=np.int64)
     state_at[:, 0] = PROMPT_LENGTH - 1
-    state_at[:, 1:] = np.where(made, PROMPT_LENGTH + STEP_LENGTH * steps + 4, 0)
-    state_at[rows, length] = close + 2 + length
-    real = np.concatenate([np.ones((size, 1), bool), made], axis=1)
+    for step in range(MOVE_LIMIT):
+        attempts = np.zeros(size, dtype=np.int64)
+        for attempt in range(TRIES):
+            rows = np.flatnonzero((steps_made > step) & (tried[:, step, attempt] >= 0))
+            move = tried[rows, step, attempt]
+            move_at[rows, step, attempt] = writer.at[rows] - 1
+            landed = word.number[place[rows] + np.array(MOVES)[move]]
+            table = word.first_move if attempt == 0 else word.later_move
+            writer.write(rows, table[move], word.equals, landed, word.taken_back)
+            attempts[rows] += 1
+        rows = np.flatnonzero(steps_made > step)
+        move = moves[rows, step]
+        move_at[rows, step, attempts[rows]] = writer.at[rows] - 1
+        first = np.where(attempts[rows] == 0, word.first_move[move], word.later_move[move])
+        writer.write(rows, first, word.equals, word.number[numbers[rows, step]], word.think_end)
+        place[rows] = numbers[rows, step]
+        on = np.flatnonzero(steps_made > step + 1)
+        writer.write(on, word.end)
+        state_at[on, step + 1] = writer.at[on] - 1
+        if step + 1 < MOVE_LIMIT:
+            writer.write(on, word.assistant, word.header[step + 1], learned=False)
+        last = np.flatnonzero(steps_made == step + 1)
+        _write_answer(writer, last, moves[last, : step + 1], word)
+        state_at[last, step + 1] = writer.at[last] - 1
+
+    labels = np.full((size, length), -100, dtype=np.int64)
+    labels[:, :-1] = np.where(writer.learned[:, 1:], writer.ids[:, 1:], -100)
+    row, *slot = np.nonzero(move_at)
+    labels[row, move_at[row, slot[0], slot[1]]] = -100  # learned from the whole distribution
     return Batch(
-        ids=torch.from_numpy(ids),
+        ids=torch.from_numpy(writer.ids),
         labels=torch.from_numpy(labels),
-        move_chances=torch.from_numpy(rollouts.move_chances.reshape(-1, MOVE_LIMIT, len(MOVES))),
-        move_at=torch.from_numpy(np.where(made, move_at, 0)),
+        move_chances=torch.from_numpy(rollouts.move_chances.reshape(-1, MOVE_LIMIT, TRIES + 1, len(MOVES))),
+        move_at=torch.from_numpy(move_at),
         state_at=torch.from_numpy(state_at),
-        state_real=torch.from_numpy(real),
+        state_real=torch.from_numpy(state_at > 0),
         chance=torch.from_numpy(rollouts.chance.reshape(-1, MOVE_LIMIT + 1)),
-        length=torch.from_numpy(length),
+        length=torch.from_numpy(steps_made),
         correct=torch.from_numpy(rollouts.correct.reshape(size)),
         rollouts=count,
     )
+
+
+def _write_answer(writer: _Writer, rows: np.ndarray, moves: np.ndarray, word: Vocabulary) -> None:
+    """The answer of walks that have all made as many moves: `moves` (R, n)."""
+    writer.write(rows, word.answer, word.first_move[moves[:, 0]])
+    for step in range(1, moves.shape[1]):
+        writer.write(rows, word.later_move[moves[:, step]])
+    writer.write(rows, word.answer_end, word.end)

@@ -13,20 +13,24 @@ from lapha.tiny.measure import guided_rate, order_siblings, states_of
 from lapha.tiny.problems import question_text
 from lapha.tiny.sampling import SampledWalks, sample_walks
 from lapha.tiny.training import TARGETS, TinyModel, potential_targets
-from lapha.tiny.walk import AVOIDED, MOVE_LIMIT, Rollouts, Walks, generate_walks
+from lapha.tiny.walk import AVOIDED, MOVE_LIMIT, Rollouts, Walks, generate_walks, roll_out, walked
 
 TEMPERATURES = (1.0, 0.7, 0.3)
 _SEED = 20_000  # far from the seeds that training draws from; the split keeps the problems apart in any case
 
 
-def held_out_metrics(model: TinyModel, tokenizer: Any, problems: int = 400, rollouts: int = 16) -> dict[str, Any]:
+def held_out_metrics(
+    model: TinyModel, tokenizer: Any, problems: int = 400, rollouts: int = 16, skill: float = 0.35
+) -> dict[str, Any]:
     """Solve rates, invalid steps, sibling order, errors and calibration of the heads, and guided walks.
 
     Args:
         model: the trained model with both heads.
         tokenizer: its tokenizer.
         problems: number of held-out problems.
-        rollouts: episodes sampled of each at temperature 1; their states carry the head's measurements.
+        rollouts: episodes sampled of each at temperature 1; their states carry the heads' measurements.
+        skill: the demonstrator's, whose states stand in where fewer than half the problems have a valid episode
+            (``states_from`` says which were used).
     """
     vocabulary = Vocabulary(tokenizer)
     walks = generate_walks(problems, np.random.default_rng([_SEED, 1]), "heldout")
@@ -46,6 +50,10 @@ def held_out_metrics(model: TinyModel, tokenizer: Any, problems: int = 400, roll
         some = sample_walks(model.lm, tokenizer, vocabulary, walks, questions, 4, temperature, _SEED + 1)
         result["single_shot"][str(temperature)] = _rate(some)
     part, valid = _valid_part(walks, many)
+    result["states_from"] = "policy"
+    if len(part) < problems / 2:  # a policy that is hardly trained: measure on the demonstrator's states, and say so
+        part, valid = walks, roll_out(walks, rollouts, skill, np.random.default_rng([_SEED, 2]))
+        result["states_from"] = "demonstrator"
     result["sibling_order"] = order_siblings(model, vocabulary, part, valid, _SEED)
     result["heads"] = _head_errors(model, vocabulary, part, valid)
     # the exact sampler draws legal moves only, so its unguided rate is the reference of the guided ones
@@ -82,9 +90,7 @@ def _valid_part(walks: Walks, sampled: SampledWalks) -> tuple[Walks, Rollouts]:
     def pick(array: np.ndarray) -> np.ndarray:
         return array[rows[:, None], source][kept]
 
-    rollouts = Rollouts(
-        pick(raw.moves), pick(raw.numbers), raw.move_chances, raw.chance, pick(raw.length), pick(raw.correct)
-    )
+    rollouts = walked(pick(raw.moves), pick(raw.numbers), pick(raw.correct), pick(raw.tried))
     return walks.take(kept), rollouts
 
 
@@ -153,6 +159,7 @@ def format_metrics(metrics: dict[str, Any]) -> str:
     for temperature, rate in metrics["single_shot"].items():
         lines.append(f"  single shot, temperature {temperature}: {rate['rate']:.1%} ± {rate['ci95']:.1%}")
     lines.append(f"  invalid steps: {invalid['share']:.2%} of {invalid['steps']}")
+    lines.append(f"  heads and V on states of the {metrics['states_from']}:")
     for name in ("potential", *(f"{target}_head" for target in TARGETS)):
         share = order[name]
         lines.append(

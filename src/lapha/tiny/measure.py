@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from lapha.tiny.encoding import Batch, Vocabulary, encode
-from lapha.tiny.training import TARGETS, TinyModel, pooled_states, potentials
-from lapha.tiny.walk import MOVE_LIMIT, MOVES, Rollouts, Walks
+from lapha.tiny.training import TARGETS, TinyModel, pooled_states, potentials, tries_of
+from lapha.tiny.walk import MOVE_LIMIT, MOVES, Rollouts, Walks, walked
 
 
 class Children(NamedTuple):
@@ -48,8 +48,7 @@ def children_of(walks: Walks, moves: np.ndarray, numbers: np.ndarray, depth: np.
     p, k = np.nonzero(~arrived & (depth[:, None] + 1 < MOVE_LIMIT))
     all_moves[p, k, depth[p] + 1] = onward[p, k]
     all_numbers[p, k, depth[p] + 1] = walks.next[p, child[p, k], onward[p, k]]
-    empty = np.zeros(0, dtype=np.float32)
-    rollouts = Rollouts(all_moves, all_numbers, empty, empty, (all_moves >= 0).sum(2), arrived)
+    rollouts = walked(all_moves, all_numbers, arrived)
     return Children(rollouts, depth + 1, legal, child, walks.distance[rows[:, None], child])
 
 
@@ -78,9 +77,9 @@ def ordered_share(value: np.ndarray, distance: np.ndarray, counted: np.ndarray) 
     Equal values count one half. Returns the share and the number of pairs.
     """
     first, second = np.triu_indices(value.shape[1], 1)
-    pair = counted[:, first] & counted[:, second] & (distance[:, first] != distance[:, second])
-    nearer = np.sign(distance[:, second].astype(int) - distance[:, first])
-    gap = ((value[:, first] - value[:, second]) * nearer)[pair]
+    further = np.sign(distance[:, second].astype(int) - distance[:, first].astype(int))
+    pair = counted[:, first] & counted[:, second] & (further != 0)
+    gap: np.ndarray = ((value[:, first] - value[:, second]) * further)[pair]
     right = (gap > 0).sum() + 0.5 * (gap == 0).sum()
     return float(right / max(len(gap), 1)), len(gap)
 
@@ -141,7 +140,7 @@ def guided_rate(
         batch = encode(part, children.rollouts, vocabulary)
         every = slice(None, None, len(MOVES))
         hidden = model.lm.model(input_ids=batch.ids[every], use_cache=False).last_hidden_state
-        at_move = hidden[torch.arange(len(index)), batch.move_at[every][:, step]]
+        at_move = hidden[torch.arange(len(index)), batch.move_at[every][:, step, 0]]
         chance = model.lm.lm_head(at_move).softmax(-1)[:, model.move_ids].numpy() * children.legal
         chance = (chance / chance.sum(1, keepdims=True)).cumsum(1)
         draws = rng.random((len(index), breadth))
@@ -165,16 +164,17 @@ def teacher_forced(model: TinyModel, vocabulary: Vocabulary, walks: Walks, rollo
     """Along the demonstrator's walks: chance of an illegal move, divergence from it, and share of wrong numbers."""
     batch = encode(walks, rollouts, vocabulary)
     hidden = model.lm.model(input_ids=batch.ids, use_cache=False).last_hidden_state
-    made = batch.state_real[:, 1:]
-    at_move = hidden.gather(1, batch.move_at[:, :, None].expand(-1, -1, hidden.shape[2]))[made]
+    at_move, truth = tries_of(hidden, batch)
     log_chance = model.lm.lm_head(at_move).log_softmax(-1)[:, model.move_ids]
-    truth = batch.move_chances[made]
     learned = batch.labels >= 0
     wrong = (model.lm.lm_head(hidden[learned]).argmax(-1) != batch.labels[learned]).float()
-    is_number = torch.isin(batch.labels[learned], torch.from_numpy(vocabulary.number))
+    label = batch.labels[learned]
+    is_number = torch.isin(label, torch.from_numpy(vocabulary.number))
+    is_verdict = (label == vocabulary.taken_back) | (label == vocabulary.think_end)
     return {
-        "illegal": float(1 - (log_chance.exp() * (truth > 0)).sum(-1).mean()),
+        "off_the_line": float(1 - (log_chance.exp() * (truth > 0)).sum(-1).mean()),
         "divergence": float((truth * (truth.clamp(min=1e-9).log() - log_chance)).sum(-1).mean()),
         "wrong_number": float(wrong[is_number].mean()),
-        "wrong_other": float(wrong[~is_number].mean()),
+        "wrong_verdict": float(wrong[is_verdict].mean()),
+        "wrong_other": float(wrong[~is_number & ~is_verdict].mean()),
     }

@@ -1,7 +1,8 @@
 """Problems of the number walk as a person reads them: questions, an exact verifier, the distance that is left.
 
 A question is one sentence, such as ``Walk from 14 to 62 in at most 8 moves of +1 -1 +10 -10, avoiding 13 24 25 …``.
-An answer is the list of moves, such as ``+10 +10 +1``. Each step of the agent makes one move and says where it leads.
+An answer is the list of moves, such as ``+10 +10 +1``. Each step of the agent makes one move and says where it leads,
+``+10 = 25``; before that it may try moves and take them back, ``+1 = 16 no +10 = 25``.
 The verifier reads the question's own text, so it needs no record of the problem.
 """
 
@@ -29,7 +30,7 @@ SPLITS = ("train", "heldout")
 _QUESTION = re.compile(
     r"Walk from (\d{1,2}) to (\d{1,2}) in at most (\d{1,2}) moves of \+1 -1 \+10 -10, avoiding((?: \d{1,2})*)"
 )
-_STEP = re.compile(r"([+-]\d{1,2}) = (\d{1,3})")
+_STEP = re.compile(r"([+-]\d{1,2}) = (-?\d{1,3})( no)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,12 +150,25 @@ class TinyVerifier:
         return float(verify(question, answer))
 
 
+def parse_step_moves(step: str) -> list[tuple[int, int]]:
+    """The (move, number) pairs of a step in order, the one that it makes last; empty where it makes none.
+
+    Args:
+        step: a step's text, header and tags included or not. Those followed by `` no`` are taken back.
+    """
+    found = _STEP.findall(step)
+    taken_back = [bool(no) for *_, no in found]
+    if not found or taken_back[-1] or not all(taken_back[:-1]):
+        return []
+    return [(int(move), int(number)) for move, number, _ in found]
+
+
 def remaining_distance(question: str, steps: Sequence[str] = ()) -> int | None:
     """Fewest moves to the target after the given steps.
 
     Args:
         question: the question's text.
-        steps: the texts of the steps so far, headers or tags included or not; each holds one ``+10 = 24``.
+        steps: the texts of the steps so far, headers and tags included or not.
 
     Returns:
         The distance; None if a step is invalid (see `step_problem`) or the target cannot be reached at all.
@@ -165,10 +179,9 @@ def remaining_distance(question: str, steps: Sequence[str] = ()) -> int | None:
     start, target, _, avoid = parse_question(question)
     place = start
     for step in steps:
-        landed = _land(place, step, avoid)
-        if landed is None:
+        if _problem(place, step, avoid) is not None:
             return None
-        place = landed
+        place = parse_step_moves(step)[-1][1]
     distance = _distances(target, tuple(sorted(avoid)))[place]
     return None if distance == FAR else int(distance)
 
@@ -176,8 +189,8 @@ def remaining_distance(question: str, steps: Sequence[str] = ()) -> int | None:
 def step_problem(question: str, steps: Sequence[str]) -> str | None:
     """What is wrong with the last of `steps`: ``"unreadable"``, ``"arithmetic"``, ``"illegal"``, or None.
 
-    ``"illegal"`` is a move that is none of the four, leaves 0..99 or lands on an avoided number. Earlier steps must be
-    valid.
+    ``"illegal"`` is a move that is none of the four or leaves 0..99, or to make a move onto an avoided number (trying
+    it and taking it back is allowed). ``"arithmetic"`` is a wrong sum. Earlier steps must be valid.
 
     Raises:
         ValueError: no step, an invalid earlier step, or a question of another kind.
@@ -186,26 +199,22 @@ def step_problem(question: str, steps: Sequence[str]) -> str | None:
     check(len(steps) > 0, "steps", "at least one step", "none")
     place = start
     for step in steps[:-1]:
-        landed = _land(place, step, avoid)
-        check(landed is not None, "steps", "valid steps before the last", repr(step))
-        place = landed  # type: ignore[assignment]
-    found = _STEP.search(steps[-1])
-    if found is None:
+        check(_problem(place, step, avoid) is None, "steps", "valid steps before the last", repr(step))
+        place = parse_step_moves(step)[-1][1]
+    return _problem(place, steps[-1], avoid)
+
+
+def _problem(place: int, step: str, avoid: Sequence[int]) -> str | None:
+    """What is wrong with a step taken at `place`."""
+    pairs = parse_step_moves(step)
+    if not pairs:
         return "unreadable"
-    move, stated = int(found.group(1)), int(found.group(2))
-    if move not in MOVES or not 0 <= place + move < NUMBERS or place + move in avoid:
+    move = pairs[-1][0]
+    if any(tried not in MOVES or not 0 <= place + tried < NUMBERS for tried, _ in pairs) or place + move in avoid:
         return "illegal"
-    return None if stated == place + move else "arithmetic"
-
-
-def _land(place: int, step: str, avoid: Sequence[int]) -> int | None:
-    """Where a step leads from `place`, or None where it is invalid."""
-    found = _STEP.search(step)
-    if found is None:
-        return None
-    move, stated = int(found.group(1)), int(found.group(2))
-    good = move in MOVES and stated == place + move and 0 <= stated < NUMBERS and stated not in avoid
-    return stated if good else None
+    if any(stated != place + tried for tried, stated in pairs):
+        return "arithmetic"
+    return None
 
 
 @lru_cache(maxsize=4096)

@@ -10,9 +10,9 @@ import torch
 
 from lapha.tiny import problems as text
 from lapha.tiny.encoding import Vocabulary, encode_prompts
-from lapha.tiny.walk import MOVE_LIMIT, MOVES, Rollouts, Walks
+from lapha.tiny.walk import MOVE_LIMIT, MOVES, TRIES, Rollouts, Walks, walked
 
-MAX_STEP_TOKENS = 24
+MAX_STEP_TOKENS = 40
 
 
 @dataclass(frozen=True)
@@ -89,16 +89,15 @@ def sample_walks(
         episodes += sample_steps(lm, tokenizer, vocabulary, part, temperature, seed + start)
     shape = (len(walks), count)
     moves = np.full((*shape, MOVE_LIMIT), -1, dtype=np.int64)
-    numbers = moves.copy()
+    numbers, tried = moves.copy(), np.full((*shape, MOVE_LIMIT, TRIES), -1, dtype=np.int64)
     valid, solved = np.ones(shape, dtype=bool), np.zeros(shape, dtype=bool)
     found: dict[str, int] = {}
     total = 0
     for index, episode in enumerate(episodes):
         where = divmod(index, count)
-        total += _judge(questions[where[0]], episode, where, moves, numbers, valid, solved, found)
+        total += _judge(questions[where[0]], episode, where, (moves, numbers, tried), valid, solved, found)
     arrived = (numbers == walks.target[:, None, None]).any(2)
-    empty = np.zeros(0, dtype=np.float32)
-    rollouts = Rollouts(moves, numbers, empty, empty, (moves >= 0).sum(2), arrived & valid)
+    rollouts = walked(moves, numbers, arrived & valid, tried)
     return SampledWalks(rollouts, valid, solved, total, found)
 
 
@@ -106,20 +105,26 @@ def _judge(
     question: str,
     episode: list[str],
     where: tuple[int, int],
-    moves: np.ndarray,
-    numbers: np.ndarray,
+    written: tuple[np.ndarray, np.ndarray, np.ndarray],
     valid: np.ndarray,
     solved: np.ndarray,
     found: dict[str, int],
 ) -> int:
-    """Judge one episode's steps into the arrays at `where`; return how many steps were judged."""
+    """Judge one episode's steps into the arrays at `where`; return how many steps were judged.
+
+    `written` are the moves, numbers and tried moves of all episodes. A step that tries more often than a demonstration
+    may is valid, but only its last tries are kept.
+    """
+    moves, numbers, tried = written
     made: list[int] = []
     for depth, step in enumerate(episode):
         problem = text.step_problem(question, episode[: depth + 1]) if step else "unended"
         if problem is None:
-            move, _, number = step.split("\n")[0].partition(" = ")
-            made.append(int(move))
-            moves[where][depth], numbers[where][depth] = MOVES.index(int(move)), int(number)
+            *taken_back, (move, number) = text.parse_step_moves(step)
+            made.append(move)
+            moves[where][depth], numbers[where][depth] = MOVES.index(move), number
+            for attempt, (other, _) in enumerate(taken_back[-TRIES:]):
+                tried[where][depth, attempt] = MOVES.index(other)
             _, opened, answer = step.partition("<answer>")
             if opened:
                 answer = answer.partition("</answer>")[0]

@@ -15,7 +15,7 @@ PAD, END = "<|pad|>", "<|end|>"
 SYSTEM, USER, ASSISTANT, TOOL = "<|system|>", "<|user|>", "<|assistant|>", "<|tool|>"
 FROM, TO = "Walk from", " to"
 RULE = f" in at most {MOVE_LIMIT} moves of +1 -1 +10 -10, avoiding"
-EQUALS, THINK_END, ANSWER, ANSWER_END = " =", "\n</think>", "\n<answer>", "</answer>"
+EQUALS, TAKEN_BACK, THINK_END, ANSWER, ANSWER_END = " =", " no", "\n</think>", "\n<answer>", "</answer>"
 MOVE_TEXT = tuple(f"{move:+d}" for move in MOVES)
 
 CHAT_TEMPLATE = (
@@ -37,7 +37,7 @@ def _pieces() -> list[str]:
     tags = ["<think>", "</think>", "<answer>", "<tool_call>", "</tool_call>"]
     moves = [*MOVE_TEXT, *(" " + text for text in MOVE_TEXT)]
     numbers = [f" {number}" for number in range(NUMBERS)]
-    return [*headers, *tags, THINK_END, ANSWER, ANSWER_END, FROM, TO, RULE, EQUALS, *moves, *numbers]
+    return [*headers, *tags, THINK_END, ANSWER, ANSWER_END, FROM, TO, RULE, EQUALS, TAKEN_BACK, *moves, *numbers]
 
 
 def build_tokenizer() -> Any:

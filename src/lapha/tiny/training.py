@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,9 +35,9 @@ class TrainingConfig:
         seed: of the weights and of the data.
     """
 
-    steps: int = 2000
+    steps: int = 1100
     problems: int = 16
-    rollouts: int = 8
+    rollouts: int = 6
     skill: float = 0.35
     learning_rate: float = 3e-3
     optimizer: str = "muon"
@@ -61,15 +61,15 @@ class TinyModel(nn.Module):
         transformers = require("transformers", "llm")
         torch.manual_seed(seed)
         self.lm = transformers.LlamaForCausalLM(tiny_config(vocabulary.size))
+        self.move_ids: torch.Tensor
         self.register_buffer("move_ids", torch.from_numpy(vocabulary.first_move), persistent=False)
         with torch.no_grad():
             table = self.lm.get_input_embeddings().weight
             table[torch.from_numpy(vocabulary.number)] = number_embeddings(table.shape[1], float(table.std()))
         hidden = self.lm.config.hidden_size
         self.heads = nn.ModuleDict({name: nn.Linear(hidden, 1) for name in (*TARGETS, "local")})
-        for head in self.heads.values():
-            nn.init.zeros_(head.weight)
-            nn.init.zeros_(head.bias)
+        for parameter in self.heads.parameters():
+            nn.init.zeros_(parameter)
 
 
 def number_embeddings(hidden: int, deviation: float) -> torch.Tensor:
@@ -148,16 +148,21 @@ def potential_targets(pooled: torch.Tensor, batch: Batch) -> tuple[torch.Tensor,
     return value.view(size, states), has_goal[:, None].expand(-1, states)
 
 
+def tries_of(hidden: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    """(T, H) hidden states that predict the T moves tried in a batch, and (T, 4) the demonstrator's probabilities."""
+    rows, step, attempt = batch.move_at.nonzero(as_tuple=True)
+    return hidden[rows, batch.move_at[rows, step, attempt]], batch.move_chances[rows, step, attempt]
+
+
 def losses(model: TinyModel, forward: Callable[..., Any], batch: Batch) -> dict[str, torch.Tensor]:
     """Cross-entropy of text and of moves, and the mean squared error of each head."""
     hidden = forward(input_ids=batch.ids, use_cache=False).last_hidden_state
     embedding = model.lm.lm_head.weight
     learned = batch.labels >= 0
     text_loss = nn.functional.cross_entropy(nn.functional.linear(hidden[learned], embedding), batch.labels[learned])
-    made = batch.state_real[:, 1:]
-    at_move = hidden.gather(1, batch.move_at[:, :, None].expand(-1, -1, hidden.shape[2]))[made]
+    at_move, truth = tries_of(hidden, batch)
     log_chance = nn.functional.linear(at_move, embedding).log_softmax(-1)[:, model.move_ids]
-    move_loss = -(batch.move_chances[made] * log_chance).sum(-1).mean()
+    move_loss = -(truth * log_chance).sum(-1).mean()
 
     pooled = pooled_states(hidden, batch.state_at)
     with torch.no_grad():
@@ -199,15 +204,14 @@ def schedule(step: int, config: TrainingConfig) -> float:
     return 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def demonstrations(config: TrainingConfig) -> Any:
+def demonstrations(config: TrainingConfig) -> Iterator[tuple[Walks, Rollouts]]:
     """Endless (walks, rollouts) of the training split, `problems` at a time, decided by the seed."""
     rng = np.random.default_rng([config.seed, 1])
     while True:
         walks = generate_walks(_CHUNK, rng)
         for start in range(0, _CHUNK - config.problems + 1, config.problems):
-            part: Walks = walks.take(np.arange(start, start + config.problems))
-            rollouts: Rollouts = roll_out(part, config.rollouts, config.skill, rng)
-            yield part, rollouts
+            part = walks.take(np.arange(start, start + config.problems))
+            yield part, roll_out(part, config.rollouts, config.skill, rng)
 
 
 def train(
@@ -218,32 +222,45 @@ def train(
     compiled: bool = False,
     report: Callable[[int, dict[str, float], TinyModel], None] | None = None,
 ) -> tuple[TinyModel, list[dict[str, float]]]:
-    """Train from scratch; return the model and each step's losses. `minutes` cuts a run short."""
+    """Train from scratch.
+
+    Args:
+        config: the run; with its seed it decides every step.
+        tokenizer: from `build_tokenizer`.
+        minutes: cuts the run short; so does Ctrl-C. What was trained until then is returned.
+        compiled: run the model through torch.compile. Rounding then differs from a run without.
+        report: called after each step with its number from 0, its losses and the model.
+
+    Returns:
+        The model, and each step's losses: ``loss`` is their weighted sum.
+    """
     vocabulary = Vocabulary(tokenizer)
     model = TinyModel(vocabulary, config.seed)
     forward = torch.compile(model.lm.model) if compiled else model.lm.model
     optimizers = make_optimizers(model, config)
     peaks = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
     weights = {"text": 1.0, "move": 1.0, "local": config.local_weight} | dict.fromkeys(TARGETS, config.value_weight)
-    data = demonstrations(config)
     history: list[dict[str, float]] = []
     began = time.monotonic()
-    for step in range(config.steps):
-        if time.monotonic() - began > 60 * minutes:
-            break
-        factor = schedule(step, config)
-        for optimizer, peak in zip(optimizers, peaks):
-            for group, rate in zip(optimizer.param_groups, peak):
-                group["lr"] = rate * factor
-        batch = encode(*next(data), vocabulary)
-        parts = losses(model, forward, batch)
-        total = sum(weights[name] * part for name, part in parts.items())
-        total.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimizer in optimizers:
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        history.append({name: float(part.detach()) for name, part in {"loss": total, **parts}.items()})
-        if report is not None:
-            report(step, history[-1], model)
+    try:
+        for step, (walks, rollouts) in zip(range(config.steps), demonstrations(config)):
+            factor = schedule(step, config)
+            for optimizer, peak in zip(optimizers, peaks):
+                for group, rate in zip(optimizer.param_groups, peak):
+                    group["lr"] = rate * factor
+            parts = losses(model, forward, encode(walks, rollouts, vocabulary))
+            total = torch.stack([weights[name] * part for name, part in parts.items()]).sum()
+            total.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            for optimizer in optimizers:
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+            history.append({name: float(part.detach()) for name, part in {"loss": total, **parts}.items()})
+            if report is not None:
+                report(step, history[-1], model)
+            if time.monotonic() - began > 60 * minutes:
+                break
+    except KeyboardInterrupt:
+        if not history:
+            raise
     return model, history

@@ -16,6 +16,8 @@ MOVES = (1, -1, 10, -10)
 MOVE_LIMIT = 8
 AVOIDED = 8
 SHORTEST, LONGEST = 3, 6
+TRIES = 3  # most moves that one step tries and takes back
+WALK_TRIES = 5  # most of them in a whole demonstrated walk
 FAR = 127  # distance of a number from which the target cannot be reached
 
 _NEXT = np.array([[n + m if 0 <= n + m < NUMBERS else -1 for m in MOVES] for n in range(NUMBERS)], dtype=np.int64)
@@ -121,11 +123,13 @@ def generate_walks(count: int, rng: np.random.Generator, split: str = "train") -
 
 
 def demonstrator(walks: Walks, skill: float) -> np.ndarray:
-    """(P, NUMBERS, 4) move probabilities of the imperfect demonstrator; zero for illegal moves.
+    """(P, NUMBERS, 4) probabilities of the move that the imperfect demonstrator tries; zero for moves off the line.
 
-    With probability `skill` a move on a shortest way (any of them alike), else any legal move.
-    Numbers without a legal move, and numbers from which there is no way, get the uniform part alone.
+    With probability `skill` a legal move on a shortest way (any of them alike), else any move that stays in 0..99, onto
+    an avoided number too: it notices that, takes the move back, and tries another one. Numbers from which there is no
+    way get the second part alone.
     """
+    inside = np.broadcast_to(_NEXT >= 0, walks.next.shape)
     legal = walks.next >= 0
     after = np.take_along_axis(
         np.concatenate([walks.distance, np.full((len(walks), 1), FAR, np.int8)], axis=1),
@@ -133,9 +137,18 @@ def demonstrator(walks: Walks, skill: float) -> np.ndarray:
         axis=1,
     ).reshape(legal.shape)
     good = legal & (after < walks.distance[:, :, None])
-    uniform = legal / np.maximum(legal.sum(2, keepdims=True), 1)
+    uniform = inside / inside.sum(2, keepdims=True)
     directed = np.where(good.any(2, keepdims=True), good / np.maximum(good.sum(2, keepdims=True), 1), uniform)
     return (skill * directed + (1 - skill) * uniform).astype(np.float32)
+
+
+def walking_policy(walks: Walks, trying: np.ndarray) -> np.ndarray:
+    """(P, NUMBERS, 4) probabilities of the move that is made in the end: `trying`, given that the move is legal.
+
+    That is exact: drawing without replacement until a move is legal picks the legal ones in proportion.
+    """
+    legal = trying * (walks.next >= 0)
+    return legal / np.maximum(legal.sum(2, keepdims=True), 1e-9)
 
 
 def success_chances(walks: Walks, policy: np.ndarray) -> np.ndarray:
@@ -154,48 +167,80 @@ def success_chances(walks: Walks, policy: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Rollouts:
-    """`K` demonstrated walks of each of `P` problems.
+    """`K` walks of each of `P` problems.
 
     Attributes:
         moves: (P, K, MOVE_LIMIT) index into `MOVES`, −1 after the walk has ended.
         numbers: (P, K, MOVE_LIMIT) where each move led, −1 after the walk has ended.
-        move_chances: (P, K, MOVE_LIMIT, 4) the demonstrator's probabilities at each move.
-        chance: (P, K, MOVE_LIMIT + 1) its exact chance of success before the first move and after each.
+        tried: (P, K, MOVE_LIMIT, TRIES) moves onto avoided numbers that the step took back before, −1 where none.
+        move_chances: (P, K, MOVE_LIMIT, TRIES + 1, 4) the demonstrator's probabilities at each try, the move that was
+            made last; zero where there was no try. Empty for walks that are not for training.
+        chance: (P, K, MOVE_LIMIT + 1) its exact chance of success before the first move and after each. Likewise.
         length: (P, K) moves made.
         correct: (P, K) whether the walk ends on the target.
     """
 
     moves: np.ndarray
     numbers: np.ndarray
+    tried: np.ndarray
     move_chances: np.ndarray
     chance: np.ndarray
     length: np.ndarray
     correct: np.ndarray
 
 
+def walked(moves: np.ndarray, numbers: np.ndarray, correct: np.ndarray, tried: np.ndarray | None = None) -> Rollouts:
+    """Rollouts that were not drawn from the demonstrator: without its chances."""
+    if tried is None:
+        tried = np.full((*moves.shape, TRIES), -1, dtype=np.int64)
+    nothing = np.zeros(0, dtype=np.float32)
+    return Rollouts(moves, numbers, tried, nothing, nothing, (moves >= 0).sum(2), correct)
+
+
+def _draw(probability: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """One index for each row of unnormalised probabilities (…, 4), never one of probability zero."""
+    mass = probability.cumsum(-1)
+    move = (rng.random((*probability.shape[:-1], 1)) * mass[..., -1:] >= mass).sum(-1).clip(0, len(MOVES) - 1)
+    possible = np.take_along_axis(probability, move[..., None], -1)[..., 0] > 0
+    return np.where(possible, move, probability.argmax(-1))  # rounding may point behind the last possible one
+
+
 def roll_out(walks: Walks, count: int, skill: float, rng: np.random.Generator) -> Rollouts:
     """Draw `count` demonstrations of every problem."""
-    problems = len(walks)
-    policy = demonstrator(walks, skill)
-    chances = success_chances(walks, policy)
-    row = np.broadcast_to(np.arange(problems)[:, None], (problems, count))
-    place = np.broadcast_to(walks.start[:, None], (problems, count)).copy()
-    live = np.ones((problems, count), dtype=bool)
-    moves = np.full((problems, count, MOVE_LIMIT), -1, dtype=np.int64)
-    numbers = moves.copy()
-    move_chances = np.zeros((problems, count, MOVE_LIMIT, len(MOVES)), dtype=np.float32)
-    chance = np.zeros((problems, count, MOVE_LIMIT + 1), dtype=np.float32)
+    shape = (len(walks), count)
+    trying = demonstrator(walks, skill)
+    chances = success_chances(walks, walking_policy(walks, trying))
+    row = np.broadcast_to(np.arange(len(walks))[:, None], shape)
+    place = np.broadcast_to(walks.start[:, None], shape).copy()
+    live = np.ones(shape, dtype=bool)
+    budget = np.full(shape, WALK_TRIES)
+    moves = np.full((*shape, MOVE_LIMIT), -1, dtype=np.int64)
+    numbers, tried = moves.copy(), np.full((*shape, MOVE_LIMIT, TRIES), -1, dtype=np.int64)
+    move_chances = np.zeros((*shape, MOVE_LIMIT, TRIES + 1, len(MOVES)), dtype=np.float32)
+    chance = np.zeros((*shape, MOVE_LIMIT + 1), dtype=np.float32)
     chance[:, :, 0] = chances[row, MOVE_LIMIT, place]
     for step in range(MOVE_LIMIT):
-        probability = policy[row, place]
-        draw = rng.random((problems, count, 1), dtype=np.float32)
-        move = (draw > probability.cumsum(2)).sum(2).clip(0, len(MOVES) - 1)
-        # a draw in the last rounding error of the cumulative sum may point at an illegal move
-        move = np.where(np.take_along_axis(probability, move[:, :, None], 2)[:, :, 0] > 0, move, probability.argmax(2))
-        place = np.where(live, walks.next[row, place, move], place)
-        moves[:, :, step] = np.where(live, move, -1)
+        probability = trying[row, place].copy()
+        legal = walks.next[row, place] >= 0
+        unsettled = live.copy()
+        for attempt in range(TRIES + 1):
+            may_fail = (budget > 0) & (attempt < TRIES)
+            probability = np.where(may_fail[:, :, None], probability, probability * legal)
+            move = _draw(probability, rng)
+            share = probability / np.maximum(probability.sum(2, keepdims=True), 1e-9)
+            move_chances[:, :, step, attempt] = share * unsettled[:, :, None]
+            fits = np.take_along_axis(legal, move[:, :, None], 2)[:, :, 0]
+            made = unsettled & fits
+            moves[:, :, step] = np.where(made, move, moves[:, :, step])
+            place = np.where(made, walks.next[row, place, move], place)
+            unsettled = unsettled & ~fits
+            budget = budget - unsettled
+            if attempt < TRIES:
+                tried[:, :, step, attempt] = np.where(unsettled, move, -1)
+            np.put_along_axis(probability, move[:, :, None], 0.0, 2)
+            # `legal` and `place` of walks that have moved are not looked at again in this step
         numbers[:, :, step] = np.where(live, place, -1)
-        move_chances[:, :, step] = probability * live[:, :, None]
         chance[:, :, step + 1] = chances[row, MOVE_LIMIT - step - 1, place]
         live = live & (place != walks.target[:, None])
-    return Rollouts(moves, numbers, move_chances, chance, (moves >= 0).sum(2), place == walks.target[:, None])
+    correct = place == walks.target[:, None]
+    return Rollouts(moves, numbers, tried, move_chances, chance, (moves >= 0).sum(2), correct)
