@@ -5,7 +5,7 @@ import torch
 
 pytest.importorskip("trl")
 from lapha.integrations.shaped import TreeRow
-from lapha.integrations.trl.value_loss import prefix_logits, prefix_value_loss, value_columns
+from lapha.integrations.trl.value_loss import prefix_logits, prefix_squared_errors, value_columns
 from lapha.latent import ValueHead
 
 
@@ -27,24 +27,26 @@ def test_prefix_logits_equal_the_head_on_pooled_prefixes():
     for row in range(3):
         tokens = hidden[row][mask[row].bool()]
         for column, end in enumerate(ends[row].tolist()):
-            expected = float(head.logits(tokens[:end].mean(0))) if end else 0.0
-            assert float(logits[row, column]) == pytest.approx(expected, rel=1e-5, abs=1e-6)
+            expected = float(head.logits(tokens[:end].mean(0)).detach()) if end else 0.0
+            assert float(logits[row, column].detach()) == pytest.approx(expected, rel=1e-5, abs=1e-6)
 
 
-def test_loss_is_the_mean_squared_error_over_known_targets():
+def test_total_is_the_sum_of_squared_errors_over_known_targets():
     head, hidden, mask, ends, targets = padded_batch()
-    loss, count = prefix_value_loss(head, hidden, mask, ends, targets)
+    loss, count = prefix_squared_errors(head, hidden, mask, ends, targets)
     predicted = prefix_logits(head.logits(hidden), mask, ends).sigmoid()
     known = ~targets.isnan()
     assert int(count) == 5
-    assert float(loss) == pytest.approx(float((predicted[known] - targets[known]).square().mean()), rel=1e-6)
+    assert float(loss.detach()) == pytest.approx(
+        float((predicted[known] - targets[known]).square().sum().detach()), rel=1e-6
+    )
 
 
 @pytest.mark.parametrize("to_backbone", [True, False])
 def test_gradient_reaches_the_backbone_only_if_asked(to_backbone):
     head, hidden, mask, ends, targets = padded_batch()
     hidden.requires_grad_(True)
-    loss, _ = prefix_value_loss(head, hidden, mask, ends, targets, grad_to_backbone=to_backbone)
+    loss, _ = prefix_squared_errors(head, hidden, mask, ends, targets, grad_to_backbone=to_backbone)
     loss.backward()
     assert head.linear.weight.grad.abs().sum() > 0
     assert (hidden.grad is not None) == to_backbone
@@ -55,10 +57,10 @@ def test_gradient_reaches_the_backbone_only_if_asked(to_backbone):
 
 def test_without_targets_the_loss_is_zero_and_still_in_the_graph():
     head, hidden, mask, ends, targets = padded_batch()
-    loss, count = prefix_value_loss(head, hidden, mask, ends, torch.full_like(targets, float("nan")))
+    loss, count = prefix_squared_errors(head, hidden, mask, ends, torch.full_like(targets, float("nan")))
     loss.backward()
     assert int(count) == 0
-    assert float(loss) == 0
+    assert float(loss.detach()) == 0
     assert head.linear.weight.grad.eq(0).all()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, ClassVar
 
 import torch
@@ -14,7 +13,7 @@ from lapha.integrations.trl.checkpoint import load_value_head, save_value_head, 
 from lapha.integrations.trl.config import LaPhaConfig
 from lapha.integrations.trl.reward import ProcessReward
 from lapha.integrations.trl.rollout import TreeRollout, no_signal
-from lapha.integrations.trl.value_loss import captured_hidden_states, prefix_value_loss, value_columns
+from lapha.integrations.trl.value_loss import captured_hidden_states, prefix_squared_errors, value_columns
 from lapha.latent import ValueHead
 from lapha.shaping import Verifier
 
@@ -108,7 +107,7 @@ class LaPhaTrainer(GRPOTrainer):
         if args.value_weight == 0:
             return loss
         check(len(captured) == 1, "forward passes", "one per micro-batch, as in TRL 1.16", len(captured))
-        value_loss, count = prefix_value_loss(
+        total, count = prefix_squared_errors(
             unwrapped.value_head,
             captured[0],
             torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], dim=1),
@@ -116,9 +115,12 @@ class LaPhaTrainer(GRPOTrainer):
             inputs["value_targets"],
             grad_to_backbone=args.value_grad_to_backbone,
         )
+        # The mean is over the targets of all processes; dividing by their number undoes the gradient's averaging.
+        counts = self.accelerator.reduce(torch.stack([total.detach(), count.to(total.dtype)]), reduction="sum")
+        processes = self.accelerator.num_processes
+        value_loss = total * processes / counts[1].clamp(min=1)
         mode = "train" if self.model.training else "eval"
-        logged = value_loss.detach() if int(count) else value_loss.new_tensor(math.nan)
-        self._metrics[mode]["lapha/value_loss"].append(self.accelerator.gather(logged).nanmean().item())
+        self._metrics[mode]["lapha/value_loss"].append((counts[0] / counts[1]).item())
         accumulation = self.current_gradient_accumulation_steps if mode == "train" else 1
         return loss + args.value_weight * value_loss / accumulation
 

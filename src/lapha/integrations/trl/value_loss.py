@@ -65,7 +65,7 @@ def prefix_logits(token_scores: torch.Tensor, attention_mask: torch.Tensor, ends
     return torch.where(ends > 0, sums.gather(1, column) / ends.clamp(min=1), 0.0)
 
 
-def prefix_value_loss(
+def prefix_squared_errors(
     head: ValueHead,
     hidden: torch.Tensor,
     attention_mask: torch.Tensor,
@@ -73,7 +73,7 @@ def prefix_value_loss(
     targets: torch.Tensor,
     grad_to_backbone: bool = True,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean squared error of v̂ on every state along each row's path.
+    """Squared errors of v̂ over every state along each row's path, summed.
 
     Args:
         head: value head whose ``logits`` maps (…, H) to (…,).
@@ -83,11 +83,11 @@ def prefix_value_loss(
         grad_to_backbone: whether the gradient flows on into `hidden`.
 
     Returns:
-        (loss, count): a scalar that stays in the graph even without targets, and the number of targets.
+        (total, count): the sum of squared errors, which stays in the graph even without targets, and the number of
+        targets. The caller divides, so that it can count over all processes.
     """
     scores = head.logits(hidden if grad_to_backbone else hidden.detach())
     predicted = prefix_logits(scores, attention_mask, ends).sigmoid()
     known = ~torch.isnan(targets)
     squared = torch.where(known, predicted - torch.nan_to_num(targets), 0.0).square()
-    count = known.sum()
-    return squared.sum() / count.clamp(min=1), count
+    return squared.sum(), known.sum()

@@ -1,0 +1,111 @@
+"""Training on recorded trees, so that runs with different numbers of processes see the same rows.
+
+As a script: `python recorded.py OUT [--record FOLDER]`, also under `accelerate launch`.
+"""
+
+import json
+import pickle
+import sys
+from pathlib import Path
+
+import torch
+from datasets import Dataset
+
+from lapha.agent import ChatEnvironment
+from lapha.integrations.trl import LaPhaConfig, LaPhaTrainer, TreeRollout
+from lapha.tiny import SEARCH, load_tiny, problems
+from lapha.tiny.problems import TinyVerifier
+
+BREADTH = 4
+QUESTIONS = [problem.question for problem in problems.generate(8, seed=5, split="train")]
+
+
+def environment(tokenizer):
+    return ChatEnvironment(tokenizer, depth_limit=8, context_limit=512)
+
+
+class RecordedRollout(TreeRollout):
+    """Hands out trees that were grown before."""
+
+    def __init__(self, trees, **kwargs):
+        super().__init__(TinyVerifier(), environment=environment, **kwargs)
+        self.recorded = trees
+
+    def grow(self, questions, trainer):
+        return [self.recorded[question] for question in questions]
+
+
+def settings(folder, questions_per_process, **changes):
+    values = {
+        "output_dir": str(folder),
+        "max_steps": 3,
+        "per_device_train_batch_size": questions_per_process * BREADTH,
+        "num_generations": BREADTH,
+        "max_completion_length": SEARCH.max_tokens,
+        "temperature": 1.0,
+        "top_p": 1.0,
+        "top_k": 0,
+        "repetition_penalty": 1.0,
+        "beta": 0.0,
+        "loss_type": "grpo",
+        "simulations": 12,
+        "depth_limit": 8,
+        "prune_every": 0,
+        "num_positive": 0,
+        "value_target": "success_rate",
+        "use_cpu": True,
+        "bf16": False,
+        "report_to": "none",
+        "save_strategy": "no",
+        "logging_steps": 1,
+        "disable_tqdm": True,
+        "learning_rate": 1e-3,
+        "lr_scheduler_type": "constant",
+        "warmup_steps": 0,
+        "max_grad_norm": 0.0,
+        "seed": 3,
+    }
+    return LaPhaConfig(**{**values, **changes})
+
+
+def make_trainer(args, trees=None):
+    model, tokenizer, head = load_tiny()
+    rollout_class = TreeRollout if trees is None else RecordedRollout
+    first = {"verifier": TinyVerifier(), "environment": environment} if trees is None else {"trees": trees}
+    rollout = rollout_class(
+        **first, search=args.search_config(), shaping=args.shaping_config(), num_positive=args.num_positive
+    )
+    return LaPhaTrainer(
+        model,
+        args,
+        rollout=rollout,
+        value_head=head,
+        processing_class=tokenizer,
+        train_dataset=Dataset.from_dict({"prompt": QUESTIONS}),
+    )
+
+
+def record(folder):
+    """Grow a tree for every question with the embedded policy."""
+    trainer = make_trainer(settings(folder, 4))
+    trees = trainer.rollout.grow(QUESTIONS, trainer)
+    return dict(zip(QUESTIONS, trees, strict=True))
+
+
+def losses(trainer):
+    names = ("loss", "lapha/value_loss", "entropy")
+    return [{name: entry[name] for name in names} for entry in trainer.state.log_history if "loss" in entry]
+
+
+def main(out, trees_file, questions_per_process):
+    torch.set_num_threads(1)
+    trees = pickle.loads(Path(trees_file).read_bytes())
+    trainer = make_trainer(settings(out, questions_per_process, save_strategy="steps", save_steps=2), trees)
+    trainer.train()
+    trainer.save_model(str(Path(out) / "final"))
+    if trainer.accelerator.is_main_process:
+        (Path(out) / "losses.json").write_text(json.dumps(losses(trainer)))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))

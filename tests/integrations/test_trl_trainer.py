@@ -1,0 +1,221 @@
+"""The TRL adapter against the real TRL trainer, on the embedded policy."""
+
+import pickle
+
+import pytest
+import torch
+
+pytest.importorskip("trl")
+from datasets import Dataset
+from transformers import AutoModelForCausalLM
+from trl import GRPOConfig, GRPOTrainer
+
+from lapha.agent import ChatEnvironment
+from lapha.integrations.trl import LaPhaConfig, LaPhaTrainer, ProcessReward, TreeRollout
+from lapha.integrations.trl.rollout import fill_slots, question_of
+from lapha.latent import ValueHead
+from lapha.search import SearchConfig
+from lapha.tiny import SEARCH, load_tiny, problems
+from lapha.tiny.problems import TinyVerifier
+
+QUESTIONS = [problem.question for problem in problems.generate(32, seed=5, split="train")]
+GENERATION = {"max_completion_length": SEARCH.max_tokens, "temperature": 1.0, "top_p": 1.0, "top_k": 0}
+COMMON = {
+    "per_device_train_batch_size": 8,
+    "num_generations": 4,
+    "repetition_penalty": 1.0,
+    "beta": 0.0,
+    "use_cpu": True,
+    "bf16": False,
+    "report_to": "none",
+    "save_strategy": "no",
+    "logging_steps": 1,
+    "disable_tqdm": True,
+    "lr_scheduler_type": "constant",
+    "learning_rate": 1e-3,
+    "warmup_steps": 0,
+    **GENERATION,
+}
+
+
+def environment(tokenizer):
+    return ChatEnvironment(tokenizer, depth_limit=8, context_limit=512)
+
+
+def lapha_config(folder, **changes):
+    own = {"simulations": 8, "depth_limit": 8, "prune_every": 0, "num_positive": 3, "easy_accuracy": 1.0}
+    return LaPhaConfig(output_dir=str(folder), **{**COMMON, **own, "max_steps": 1, **changes})
+
+
+def make_trainer(folder, verifier=None, **changes):
+    model, tokenizer, head = load_tiny()
+    args = lapha_config(folder, **changes)
+    rollout = TreeRollout(
+        verifier or TinyVerifier(),
+        search=args.search_config(),
+        shaping=args.shaping_config(),
+        num_positive=args.num_positive,
+        environment=environment,
+    )
+    data = Dataset.from_dict({"prompt": QUESTIONS})
+    return LaPhaTrainer(model, args, rollout=rollout, value_head=head, processing_class=tokenizer, train_dataset=data)
+
+
+def parameters(model):
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+
+def test_a_step_moves_policy_and_head_and_saves_what_transformers_loads(tmp_path):
+    trainer = make_trainer(tmp_path, max_steps=2)
+    before = parameters(trainer.model)
+    trainer.train()
+    after = parameters(trainer.model)
+    assert any(not torch.equal(before[name], after[name]) for name in before if not name.startswith("value_head"))
+    assert not torch.equal(before["value_head.linear.weight"], after["value_head.linear.weight"])
+    log = trainer.state.log_history[0]
+    assert log["lapha/tree_size"] > 8
+    assert 0 <= log["lapha/leaf_accuracy"] <= 1
+    assert log["lapha/value_loss"] > 0
+
+    trainer.save_model(str(tmp_path / "saved"))
+    loaded, info = AutoModelForCausalLM.from_pretrained(tmp_path / "saved", output_loading_info=True)
+    assert not info["missing_keys"]
+    assert not info["unexpected_keys"]
+    for name, tensor in loaded.state_dict().items():
+        torch.testing.assert_close(tensor, after[name])
+    head = ValueHead.from_pretrained(tmp_path / "saved")
+    torch.testing.assert_close(head.linear.weight.detach(), after["value_head.linear.weight"])
+
+
+def test_rows_are_sibling_groups_in_the_order_trl_groups_them(tmp_path):
+    trainer = make_trainer(tmp_path)
+    trainer.train()
+    rows = trainer.rollout.rows
+    assert len(rows) == 8
+    for start in (0, 4):
+        group = rows[start : start + 4]
+        assert len({tuple(row.prompt_ids) for row in group}) == 1
+        assert all(row.completion_ids for row in group)
+
+
+def test_value_loss_comes_from_the_policy_s_own_forward_pass(tmp_path):
+    trainer = make_trainer(tmp_path)
+    passes = []
+    trainer.model.get_decoder().register_forward_hook(lambda module, args, output: passes.append(module.training))
+    compute, calls = trainer._compute_loss, []
+
+    def counting(model, inputs):
+        start = len(passes)
+        loss = compute(model, inputs)
+        calls.append((len(passes) - start, inputs, trainer._metrics["train"]["lapha/value_loss"][-1]))
+        return loss
+
+    trainer._compute_loss = counting
+    weights = parameters(trainer.model)
+    trainer.train()
+    (count, inputs, logged), *_ = calls
+    assert count == 1
+
+    # the logged loss equals a plain computation with a second model: pool every prefix, apply the head
+    model, _, head = load_tiny()
+    model.load_state_dict({name: tensor for name, tensor in weights.items() if not name.startswith("value_head")})
+    squared = []
+    for row in range(len(inputs["prompt_ids"])):
+        ids = torch.cat([inputs["prompt_ids"][row], inputs["completion_ids"][row]])
+        mask = torch.cat([inputs["prompt_mask"][row], inputs["completion_mask"][row]]).bool()
+        with torch.no_grad():
+            hidden = model.get_decoder()(ids[mask][None]).last_hidden_state[0]
+            for end, target in zip(
+                inputs["value_ends"][row].tolist(), inputs["value_targets"][row].tolist(), strict=True
+            ):
+                if target == target:
+                    squared.append((float(head(hidden[:end].mean(0))) - target) ** 2)
+    if squared:
+        assert logged == pytest.approx(sum(squared) / len(squared), rel=1e-3)
+    else:
+        assert logged != logged
+
+
+def test_trees_without_any_signal_do_not_move_the_weights(tmp_path):
+    trainer = make_trainer(tmp_path, verifier=lambda question, answer: 0.0, weight_decay=0.1)
+    before = parameters(trainer.model)
+    trainer.train()
+    assert trainer.state.log_history[0]["lapha/no_signal_batches"] == 1
+    for name, tensor in trainer.model.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+
+
+def test_the_stock_trainer_takes_tree_rollouts(tmp_path):
+    model, tokenizer, _ = load_tiny()
+    rollout = TreeRollout(
+        TinyVerifier(),
+        search=SearchConfig(simulations=8, breadth=4, depth_limit=8, sampling=SEARCH, value_trust=0.0),
+        environment=environment,
+    )
+    trainer = GRPOTrainer(
+        model,
+        reward_funcs=ProcessReward(),
+        args=GRPOConfig(output_dir=str(tmp_path), max_steps=1, **COMMON),
+        processing_class=tokenizer,
+        train_dataset=Dataset.from_dict({"prompt": QUESTIONS}),
+        rollout_func=rollout,
+    )
+    before = parameters(model)
+    trainer.train()
+    rewards = [row.reward for row in rollout.rows]
+    moved = any(not torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    assert len(rewards) == 8
+    assert moved == any(reward == reward for reward in rewards)
+
+
+def test_other_groups_fill_the_slots_of_trees_without_signal(tmp_path):
+    trainer = make_trainer(tmp_path, simulations=16)
+    trees = trainer.rollout.grow(QUESTIONS[:12], trainer)
+    rows = fill_slots(trees, 4)
+    assert len(rows) == 48
+    groups = sum(len(tree.groups) for tree in trees)
+    with_signal = sum(1 for start in range(0, 48, 4) if rows[start].reward == rows[start].reward)
+    assert with_signal == min(12, groups)
+
+
+def test_process_reward_pickles_and_says_what_is_missing():
+    reward = pickle.loads(pickle.dumps(ProcessReward()))
+    assert reward(["p"] * 2, ["c"] * 2, process_reward=[0.5, float("nan")]) == [0.5, None]
+    with pytest.raises(ValueError, match="process_reward"):
+        reward(["p"], ["c"])
+
+
+def test_questions_are_found_in_both_kinds_of_prompt():
+    assert question_of("why?") == "why?"
+    assert question_of([{"role": "system", "content": "s"}, {"role": "user", "content": "why?"}]) == "why?"
+    with pytest.raises(ValueError, match="prompt"):
+        question_of([{"role": "system", "content": "s"}])
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"per_device_train_batch_size": 6}, "num_generations"),
+        ({"value_weight": -1.0}, "value_weight"),
+        ({"process_reward": "loose"}, "reward"),
+        ({"selection": "best"}, "selection"),
+        ({"value_target": "oracle"}, "value_target"),
+        ({"use_liger_kernel": True, "liger_kernel_config": {"fused_linear_cross_entropy": True}}, "fused_linear"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused_by_name(tmp_path, changes, name):
+    with pytest.raises(ValueError, match=name):
+        lapha_config(tmp_path, **changes)
+
+
+def test_trainer_refuses_what_it_cannot_use(tmp_path):
+    model, tokenizer, _ = load_tiny()
+    data = Dataset.from_dict({"prompt": QUESTIONS})
+    with pytest.raises(ValueError, match="args"):
+        LaPhaTrainer(model, GRPOConfig(output_dir=str(tmp_path), **COMMON), verifier=TinyVerifier())
+    with pytest.raises(ValueError, match="verifier"):
+        LaPhaTrainer(model, lapha_config(tmp_path), train_dataset=data, processing_class=tokenizer)
+    with pytest.raises(ValueError, match="reward_funcs"):
+        LaPhaTrainer(model, lapha_config(tmp_path), verifier=TinyVerifier(), reward_funcs=[])
+    with pytest.raises(ValueError, match="value_head"):
+        LaPhaTrainer(model, lapha_config(tmp_path), verifier=TinyVerifier(), value_head=ValueHead(3))
