@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lapha.geometry import PolarPoints
+from lapha.geometry import PolarPoints, expmap
 from lapha.pruning import PruneConfig, prune
 
 # How often random pruning is repeated for its mean.
@@ -18,8 +18,9 @@ _DRAWS = 50
 def planted_latents(clusters: int, dim: int, radius: float, jitter: float, seed: int) -> tuple[PolarPoints, np.ndarray]:
     """Clusters of unequal size about centres that lean one way, as the steps of one problem do.
 
-    Sizes are geometric, 1 to about 20 (a step that nobody paraphrases is a cluster of one). `jitter` is the standard
-    length of a member's offset from its centre, as a share of the centre's tangent norm.
+    Sizes are geometric, 1 to 20 (a step that nobody paraphrases is a cluster of one), and centres lie at 0.5 to 1.5 times
+    `radius`. A member lies at a geodesic distance of about `jitter` times its centre's distance from the root, in a random
+    direction.
 
     Returns:
         points (N,) in random order, and the cluster of each.
@@ -27,14 +28,14 @@ def planted_latents(clusters: int, dim: int, radius: float, jitter: float, seed:
     random = np.random.default_rng(seed)
     sizes = np.minimum(random.geometric(0.22, clusters), 20)
     truth = np.repeat(np.arange(clusters), sizes)
-    lean = random.normal(size=dim)
-    centre = 0.63 * lean + 0.77 * random.normal(size=(clusters, dim))
+    centre = 0.63 * random.normal(size=dim) + 0.77 * random.normal(size=(clusters, dim))
     centre *= radius * (0.5 + random.random((clusters, 1))) / np.linalg.norm(centre, axis=1, keepdims=True)
-    offset = random.normal(size=(len(truth), dim)) / dim**0.5
-    offset *= jitter * np.linalg.norm(centre, axis=1)[truth, None]
-    v = centre[truth] + offset
+    centre = centre[truth]
+    offset = random.normal(size=centre.shape) / dim**0.5
+    offset *= jitter * np.linalg.norm(centre, axis=1, keepdims=True)
+    points = expmap(PolarPoints.from_tangent(torch.from_numpy(centre)), torch.from_numpy(offset)).to(torch.float32)
     order = random.permutation(len(truth))
-    return PolarPoints.from_tangent(torch.from_numpy(v[order]).float()), truth[order]
+    return points[torch.from_numpy(order)], truth[order]
 
 
 def cut_configs(points: PolarPoints, truth: np.ndarray) -> Iterator[tuple[str, PruneConfig]]:
