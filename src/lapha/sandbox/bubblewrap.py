@@ -1,0 +1,310 @@
+"""The bubblewrap back end: full CPython with numpy and sympy, in namespaces of its own. See `lapha.sandbox.jail`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.util
+import itertools
+import json
+import os
+import platform
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import weakref
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from lapha._checks import check
+from lapha.sandbox.protocol import (
+    BREACHES,
+    Limits,
+    RunResult,
+    SandboxError,
+    SandboxUnavailable,
+    breach_message,
+    refuse,
+)
+
+_HEAD = struct.Struct("=I")
+_BOOT = (
+    "import sys; sys.path[:0] = [sys.argv[1]]; from lapha.sandbox.jail.supervisor import main; main(int(sys.argv[2]))"
+)
+_HOW = "apt-get install bubblewrap (or your system's package of that name)"
+
+
+class BubblewrapSandbox:
+    """Python sessions in a bubblewrap jail.
+
+    Confined: no network, no /proc, a read-only file system that holds the C library, Python's standard library and
+    `packages`, a private folder for each run (its working directory and ``TMPDIR``), one process and one thread for
+    each branch, an allow-list of system calls, and the limits. Files that a run leaves in its folder belong to the
+    session like its variables; files do not stay open between runs. See ``docs/sandbox.md`` for what is not defended.
+
+    Forks are forked processes that share memory until they write to it. At most `live` states are kept in memory; the
+    least recently used are ended, and are rebuilt, when they are needed again, by running their code again (from the
+    same seeds of `random` and `numpy.random`; code that reads the clock may then see another state).
+
+    Args:
+        limits: what a run may use.
+        packages: top-level packages that code may import beside the standard library; those they need too.
+        preload: packages imported once, at the start, for all sessions.
+        concurrency: most runs at the same time, 1 to 256; others wait.
+        live: most states kept in memory, ≥ 1.
+        total_bytes: most memory for them, ≥ 16 MiB; private pages, as measured after each state's own run.
+        seed: of `random` and `numpy.random` in every new session.
+        start_seconds: how long the start may take.
+
+    Raises:
+        ValueError: an argument outside its range, or a package that is not installed.
+        SandboxUnavailable: this machine cannot do it; the message says why, and how to get it.
+    """
+
+    name = "bubblewrap"
+
+    def __init__(
+        self,
+        limits: Limits | None = None,
+        *,
+        packages: Sequence[str] = ("numpy", "sympy", "mpmath"),
+        preload: Sequence[str] = ("numpy", "sympy"),
+        concurrency: int = 16,
+        live: int = 1024,
+        total_bytes: int = 4 << 30,
+        seed: int = 0,
+        start_seconds: float = 60.0,
+    ) -> None:
+        check(1 <= concurrency <= 256, "concurrency", "an integer in [1, 256]", concurrency)
+        check(live >= 1, "live", "an integer >= 1", live)
+        check(total_bytes >= 16 << 20, "total_bytes", f"an integer >= {16 << 20}", total_bytes)
+        self.limits = limits or Limits()
+        _check_platform()
+        config = {
+            **asdict(self.limits),
+            "packages": find_packages(packages),
+            "preload": [name for name in preload if name in packages],
+            "slots": concurrency,
+            "live": live,
+            "total_bytes": total_bytes,
+            "seed": seed,
+            "start_seconds": start_seconds,
+            "capacity": 6 * self.limits.code_bytes + 4096,  # JSON escapes take at most six bytes for one
+            "max_message": 18 * self.limits.output_bytes + 4096,  # output, value and error
+            "int_digits": 100_000,
+        }
+        check(set(preload) <= set(packages), "preload", "some of the packages", list(preload))
+        self._link = _Link(config)
+        self._finalizer = weakref.finalize(self, self._link.close)
+
+    def open(self) -> BubblewrapSession:
+        """A new session with fresh state.
+
+        Raises:
+            SandboxError: the sandbox is closed, or has died.
+        """
+        return BubblewrapSession(self, self._link.new_session("open"))
+
+    def close(self) -> None:
+        """End all sessions and processes. Runs under way raise `SandboxError`."""
+        self._finalizer()
+
+    def describe(self) -> dict[str, Any]:
+        """Counters (outcomes, forks, evictions, rebuilt states), live processes and their memory."""
+        future = self._link.ask({"do": "describe"})
+        description = {key: value for key, value in future.result(30).items() if key != "id"}
+        return {"backend": self.name, "limits": asdict(self.limits), **description}
+
+    @property
+    def supervisor_pid(self) -> int:
+        """The process that watches over the jail."""
+        return self._link.pid
+
+    def __enter__(self) -> BubblewrapSandbox:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class BubblewrapSession:
+    """A `lapha.sandbox.SandboxSession`. Not made by hand."""
+
+    def __init__(self, sandbox: BubblewrapSandbox, number: int) -> None:
+        self._sandbox, self._number = sandbox, number
+        self._finalizer = weakref.finalize(self, sandbox._link.close_session, number)
+
+    async def run(self, code: str) -> RunResult:
+        """See `SandboxSession.run`."""
+        sandbox = self._sandbox
+        if refused := refuse(code, sandbox.limits):
+            return refused
+        answer = await asyncio.wrap_future(sandbox._link.ask({"do": "run", "session": self._live(), "code": code}))
+        outcome = answer["outcome"]
+        error = breach_message(outcome, sandbox.limits) if outcome in BREACHES else answer["error"]
+        return RunResult(outcome, answer["output"], answer["value"], error, answer["seconds"])
+
+    def fork(self) -> BubblewrapSession:
+        """See `SandboxSession.fork`."""
+        return BubblewrapSession(self._sandbox, self._sandbox._link.new_session("fork", self._live()))
+
+    def close(self) -> None:
+        """See `SandboxSession.close`."""
+        self._finalizer()
+
+    def _live(self) -> int:
+        if not self._finalizer.alive:
+            raise SandboxError("this session is closed")
+        return self._number
+
+
+class _Link:
+    """The connection to the supervisor. Any thread and any event loop may use it."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        import lapha
+
+        root = str(Path(lapha.__file__).resolve().parent.parent)
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", "-c", _BOOT, root, str(theirs.fileno())],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C in the terminal is for lapha to handle
+            env={"PATH": os.environ.get("PATH", os.defpath)},
+        )
+        theirs.close()
+        self._socket = ours
+        self._lock = threading.Lock()
+        self._numbers = itertools.count()
+        self._waiting: dict[int, Future[dict[str, Any]]] = {}
+        self._closed = False
+        ours.sendall(json.dumps(config).encode() + b"\n")
+        self._stream = ours.makefile("rb")
+        hello = self._receive() or {"failed": "its supervisor ended before it was ready"}
+        if not hello.get("ready"):
+            self._stop()
+            if hello.get("missing") == "bwrap":
+                raise SandboxUnavailable(f"The bubblewrap sandbox needs the program 'bwrap'. Install it with: {_HOW}")
+            raise SandboxUnavailable(
+                f"The bubblewrap sandbox does not start on this machine: {hello['failed']}. It needs Linux 5.9 or later "
+                "on x86-64, with user namespaces for this user (sysctl kernel.unprivileged_userns_clone, "
+                "kernel.apparmor_restrict_unprivileged_userns; in a container, its seccomp profile)."
+            )
+        self.pid = int(hello["supervisor"])
+        threading.Thread(target=self._read, name="lapha-sandbox", daemon=True).start()
+
+    def ask(self, request: dict[str, Any]) -> Future[dict[str, Any]]:
+        """Send a request; the future gets the answer, or `SandboxError`."""
+        future: Future[dict[str, Any]] = Future()
+        with self._lock:
+            number = next(self._numbers)
+            self._waiting[number] = future
+            self._send({"id": number, **request})
+        return future
+
+    def new_session(self, how: str, of: int | None = None) -> int:
+        """Open or fork a session; its number."""
+        with self._lock:
+            number = next(self._numbers)
+            self._send({"do": how, "session": number, "of": of})
+        return number
+
+    def close_session(self, number: int) -> None:
+        with self._lock:
+            if not self._closed:
+                with contextlib.suppress(SandboxError):
+                    self._send({"do": "close", "session": number})
+
+    def close(self) -> None:
+        """End the supervisor, and with it the jail."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._stop()
+        self._fail("the sandbox is closed")
+
+    def _stop(self) -> None:
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()  # the jail dies with its parent
+            self._process.wait()
+        self._stream.close()
+        self._socket.close()
+
+    def _send(self, message: dict[str, Any]) -> None:
+        if self._closed:
+            raise SandboxError("the sandbox is closed")
+        data = json.dumps(message).encode()
+        try:
+            self._socket.sendall(_HEAD.pack(len(data)) + data)
+        except OSError as error:
+            raise SandboxError(f"the sandbox's supervisor has ended ({error})") from error
+
+    def _receive(self) -> dict[str, Any] | None:
+        head = self._stream.read(_HEAD.size)
+        if len(head) < _HEAD.size:
+            return None
+        return json.loads(self._stream.read(_HEAD.unpack(head)[0]))
+
+    def _read(self) -> None:
+        """The reader's thread."""
+        reason = "the sandbox's supervisor has ended"
+        try:
+            while answer := self._receive():
+                if "failed" in answer:
+                    reason = f"the sandbox has failed: {answer['failed']}"
+                    continue
+                with self._lock:
+                    future = self._waiting.pop(answer["id"], None)
+                if future is not None and future.set_running_or_notify_cancel():
+                    future.set_result(answer)
+        except (OSError, ValueError):
+            pass  # closed under way: the futures below say so
+        self._fail(reason)
+
+    def _fail(self, reason: str) -> None:
+        with self._lock:
+            waiting, self._waiting = list(self._waiting.values()), {}
+            self._closed = True
+        for future in waiting:
+            if future.set_running_or_notify_cancel():
+                future.set_exception(SandboxError(reason))
+
+
+def find_packages(names: Sequence[str]) -> dict[str, str]:
+    """File name → path of top-level packages and the libraries that their wheels carry.
+
+    Raises:
+        ValueError: a package is not installed.
+    """
+    found: dict[str, str] = {}
+    for name in names:
+        spec = importlib.util.find_spec(name) if name.isidentifier() else None
+        check(spec is not None and spec.origin is not None, "packages", "installed top-level packages", repr(name))
+        assert spec is not None
+        assert spec.origin is not None
+        origin = Path(spec.origin)
+        path = origin.parent if spec.submodule_search_locations else origin
+        found[path.name] = str(path)
+        libraries = path.parent / f"{name}.libs"
+        if libraries.is_dir():
+            found[libraries.name] = str(libraries)
+    return found
+
+
+def _check_platform() -> None:
+    if sys.platform != "linux" or platform.machine() != "x86_64":
+        raise SandboxUnavailable(
+            f"The bubblewrap sandbox needs Linux on x86-64, and this is {sys.platform} on {platform.machine()}. "
+            "Use the monty sandbox (pip install 'lapha[sandbox]'), or a sandbox server on another machine."
+        )

@@ -1,0 +1,129 @@
+"""Starting the jail: the bwrap command line, and what it shows of this machine."""
+
+from __future__ import annotations
+
+import array
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+from typing import Any
+
+GUEST_AT = "/lapha/guest.py"
+PACKAGES_AT = "/lapha/packages"
+SLOTS_AT = "/runs"
+_LIBRARY_FOLDERS = ("/lib", "/lib64", "/usr/lib", "/usr/lib64")
+_DEVICES = ("null", "zero", "full", "random", "urandom")
+
+
+def command(packages: dict[str, str], slots: int, slot_bytes: int, channel: int) -> list[str]:
+    """The bwrap command line.
+
+    Args:
+        packages: name in the jail → path here, of the packages that code may import.
+        slots: number of private folders for runs, each a file system of its own.
+        slot_bytes: size of each.
+        channel: file descriptor on which the guest is configured.
+    """
+    bwrap = shutil.which("bwrap")
+    if bwrap is None:
+        raise FileNotFoundError("bwrap")
+    arguments = [bwrap, "--unshare-all", "--unshare-user", "--uid", "65534", "--gid", "65534", "--cap-drop", "ALL"]
+    arguments += ["--new-session", "--die-with-parent", "--hostname", "jail", "--clearenv", "--chdir", "/"]
+    arguments += _system()
+    arguments += ["--tmpfs", "/dev"]
+    for device in _DEVICES:
+        arguments += ["--dev-bind", f"/dev/{device}", f"/dev/{device}"]
+    arguments += ["--remount-ro", "/dev", "--ro-bind", str(Path(__file__).with_name("guest.py")), GUEST_AT]
+    for name, path in packages.items():
+        arguments += ["--ro-bind", path, f"{PACKAGES_AT}/{name}"]
+    for slot in range(slots):
+        arguments += ["--perms", "0700", "--size", str(slot_bytes), "--tmpfs", f"{SLOTS_AT}/{slot}"]
+    arguments += ["--remount-ro", "/"]
+    environment = {"PYTHONHASHSEED": "0", "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "PATH": "/nowhere", "HOME": "/"}
+    environment |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    for name, value in environment.items():
+        arguments += ["--setenv", name, value]
+    return [*arguments, _interpreter(), "-s", "-S", "-B", "-P", GUEST_AT, str(channel)]
+
+
+def _interpreter() -> str:
+    return os.path.realpath(sys.executable)
+
+
+def _system() -> list[str]:
+    """The C library, the interpreter and its standard library, read-only; nothing else of this machine."""
+    arguments: list[str] = []
+    for folder in _LIBRARY_FOLDERS:
+        if os.path.islink(folder):
+            arguments += ["--symlink", os.readlink(folder), folder]
+        elif os.path.isdir(folder):
+            arguments += ["--ro-bind", folder, folder]
+    prefix = os.path.realpath(sys.base_prefix)
+    if prefix in ("/usr", "/usr/local"):
+        arguments += ["--ro-bind", _interpreter(), _interpreter()]
+        if prefix == "/usr/local":
+            arguments += ["--ro-bind", "/usr/local/lib", "/usr/local/lib"]
+    else:
+        arguments += ["--ro-bind", prefix, prefix]
+    # what happens to be installed beside the standard library is nobody's business inside
+    for name in ("purelib", "platlib"):
+        folder = sysconfig.get_path(name, vars={"base": prefix, "platbase": prefix})
+        if folder and os.path.isdir(folder) and folder not in arguments:
+            arguments += ["--tmpfs", folder, "--remount-ro", folder]
+    if os.path.exists("/etc/ld.so.cache"):
+        arguments += ["--ro-bind", "/etc/ld.so.cache", "/etc/ld.so.cache"]
+    return arguments
+
+
+class JailFailed(Exception):
+    """The jail did not start; the message is what bwrap or the guest said."""
+
+
+def start(arguments: list[str], channel: socket.socket, inside: socket.socket, config: dict[str, Any], seconds: float):
+    """Start the jail and wait until its template is confined.
+
+    Args:
+        arguments: from `command`, with `inside`'s file descriptor.
+        channel: this end of the configuration channel.
+        inside: the guest's end.
+        config: what the guest is told.
+        seconds: how long the start may take.
+
+    Returns:
+        The bwrap process, and the filter's file descriptor.
+
+    Raises:
+        JailFailed: it did not start; names the reason.
+    """
+    process = subprocess.Popen(
+        arguments,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        pass_fds=[inside.fileno()],
+    )
+    inside.close()
+    channel.settimeout(seconds)
+    try:
+        channel.sendall(json.dumps(config).encode() + b"\n")
+        word, ancillary, _, _ = channel.recvmsg(16, socket.CMSG_SPACE(4))
+    except OSError as error:
+        word, ancillary = b"", []
+        reason = f"{error}; "
+    else:
+        reason = ""
+    if word != b"ready" or not ancillary:
+        process.kill()
+        _, said = process.communicate()
+        text = said.decode("utf-8", "replace").strip().splitlines()
+        raise JailFailed(reason + (text[-1] if text else f"it ended with exit status {process.returncode}"))
+    descriptors = array.array("i")
+    descriptors.frombytes(ancillary[0][2][:4])
+    if process.stderr is not None:
+        process.stderr.close()
+    return process, descriptors[0]

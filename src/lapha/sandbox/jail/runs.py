@@ -1,0 +1,151 @@
+"""One run: a slot, a fork, the code, its limits, its result."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from lapha.sandbox.jail.history import Cell
+from lapha.sandbox.jail.processes import Message, Process, Processes, Timers
+from lapha.sandbox.jail.workspace import Files, Slot, Slots
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """The limits of a run, as `lapha.sandbox.Limits` names them."""
+
+    wall_seconds: float
+    cpu_seconds: float
+    output_bytes: int
+    file_bytes: int
+
+
+Result = dict[str, Any]
+"""``outcome``, ``output``, ``value``, ``error``, ``seconds``."""
+
+Then = Callable[[Result, Process | None, Files], None]
+"""Gets the result, and if the run is to be kept its process and files."""
+
+
+class Run:
+    """Runs code in a fork of a cell's process, and calls `then` once.
+
+    Args:
+        processes: the jail's.
+        slots: the jail's.
+        timers: for the limits.
+        bounds: the limits.
+        counters: outcomes are counted here.
+        parent: the cell; it has a live process and is pinned.
+        code: the code.
+        then: gets the result.
+    """
+
+    def __init__(
+        self,
+        processes: Processes,
+        slots: Slots,
+        timers: Timers,
+        bounds: Bounds,
+        counters: Counter[str],
+        parent: Cell,
+        code: str,
+        then: Then,
+    ) -> None:
+        self._processes, self._slots, self._timers, self._bounds = processes, slots, timers, bounds
+        self._counters = counters
+        self._parent, self._code, self._then = parent, code, then
+        self._slot: Slot | None = None
+        self._process: Process | None = None
+        self._breach = ""
+        self._began = 0.0
+        self._alarms: list[Callable[[], None]] = []
+        slots.take(self._fork)
+
+    def _fork(self, slot: Slot) -> None:
+        self._slot = slot
+        if self._parent.process is None:  # died while this run waited for a slot
+            self._finish(_result("lost"), None, {}, clear=False)
+            return
+        self._processes.fork(self._parent.process, self._start)
+
+    def _start(self, process: Process | None) -> None:
+        assert self._slot is not None
+        if process is None:
+            self._finish(_result("lost"), None, {}, clear=False)
+            return
+        self._process = process
+        directory = self._slot.prepare(self._parent.files)
+        self._began = time.monotonic()
+        bounds = self._bounds
+        self._alarms = [
+            self._timers.after(bounds.wall_seconds, lambda: self._stop("timeout")),
+            self._timers.after(bounds.cpu_seconds, self._check_cpu),
+        ]
+        command = {"do": "run", "code": self._code, "directory": directory, "output_bytes": bounds.output_bytes}
+        self._processes.command(process, command, self._on_message)
+
+    def _check_cpu(self) -> None:
+        """One thread cannot use more processor time than time: look again when it may have."""
+        if self._process is None or self._process.dead:
+            return
+        left = self._bounds.cpu_seconds - self._process.cpu_seconds()
+        if left <= 0:
+            self._stop("cpu")
+        else:
+            self._alarms.append(self._timers.after(max(left, 0.01), self._check_cpu))
+
+    def _stop(self, breach: str) -> None:
+        self._breach = breach
+        if self._process is not None:
+            self._processes.kill(self._process)
+
+    def _on_message(self, message: Message | None) -> None:
+        for cancel in self._alarms:
+            cancel()
+        result = _result(self._breach or "crashed") if message is None else _checked(message, self._bounds.output_bytes)
+        result["seconds"] = time.monotonic() - self._began
+        process = self._process
+        if process is None or process.dead or result["outcome"] not in ("ok", "error"):
+            self._discard(result)
+            return
+        assert self._slot is not None
+        files = None if process.open_files() else self._slot.collect(self._bounds.file_bytes)
+        if files is not None:
+            self._slot.clear()
+        if files is None or not self._slot.empty:
+            self._discard(_result("files", result["output"]) | {"seconds": result["seconds"]})
+            return
+        self._finish(result, process, files, clear=False)
+
+    def _discard(self, result: Result) -> None:
+        if self._process is not None:
+            self._processes.kill(self._process)
+        self._finish(result, None, {}, clear=True)
+
+    def _finish(self, result: Result, process: Process | None, files: Files, *, clear: bool) -> None:
+        slot, self._slot = self._slot, None
+        self._counters[result["outcome"]] += 1
+        self._then(result, process, files)
+        if slot is not None:
+            if clear:
+                self._slots.clear_aside(slot)
+            else:
+                self._slots.give_back(slot)
+
+
+def _result(outcome: str, output: str = "", value: str | None = None, error: str | None = None) -> Result:
+    return {"outcome": outcome, "output": output, "value": value, "error": error, "seconds": 0.0}
+
+
+def _checked(message: Message, limit: int) -> Result:
+    """A message that claims to be a result, as far as it can be believed."""
+    outcome, output = message.get("outcome"), message.get("output")
+    if outcome not in ("ok", "error", "memory", "output") or not isinstance(output, str):
+        return _result("crashed")
+    texts = [message.get(name) for name in ("value", "error")]
+    value, error = (text[: limit + 1] if isinstance(text, str) else None for text in texts)
+    return _result(outcome, output[:limit], value, error)

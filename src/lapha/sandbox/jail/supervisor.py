@@ -1,0 +1,325 @@
+"""The supervisor: sessions on one side, the jail on the other. A process of its own, outside the jail, trusted.
+
+It ends when the connection to lapha does, and the jail ends with it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import selectors
+import socket
+import struct
+import subprocess
+import sys
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable
+from typing import Any
+
+from lapha.sandbox.jail import launch, seccomp
+from lapha.sandbox.jail.history import Cell, Session
+from lapha.sandbox.jail.processes import Process, Processes, Timers
+from lapha.sandbox.jail.runs import Bounds, Result, Run
+from lapha.sandbox.jail.workspace import Files, Slot, Slots
+
+_HEAD = struct.Struct("=I")
+_RESTARTS = 5
+_MEASURE_AFTER = 0.2  # seconds
+
+
+class Supervisor:
+    """See the module.
+
+    Args:
+        client: connection to lapha.
+        config: what `BubblewrapSandbox` asks for.
+    """
+
+    def __init__(self, client: socket.socket, config: dict[str, Any]) -> None:
+        self._client, self._config = client, config
+        self._selector = selectors.DefaultSelector()
+        self._timers = Timers()
+        self._counters: Counter[str] = Counter()
+        self._bounds = Bounds(**{name: config[name] for name in Bounds.__dataclass_fields__})
+        self._sessions: dict[int, Session] = {}
+        self._recent: OrderedDict[Cell, None] = OrderedDict()  # live cells, least recently used first
+        self._posted: deque[Callable[[], None]] = deque()
+        self._bell, self._ring = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._incoming = bytearray()
+        self._root = Cell(None, "", {}, None)
+        self._restarts = -1
+        self._bwrap: subprocess.Popen[bytes] | None = None
+
+    # The jail ------------------------------------------------------------------------------------------------
+
+    def start_jail(self) -> None:
+        """Start the jail, at first and whenever its template has died.
+
+        Raises:
+            launch.JailFailed: it does not start.
+        """
+        config = self._config
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        arguments = launch.command(config["packages"], config["slots"], config["file_bytes"], theirs.fileno())
+        guest = {name: config[name] for name in ("preload", "seed", "capacity", "int_digits")}
+        guest |= {"packages_at": launch.PACKAGES_AT, "filter": seccomp.program().hex()}
+        with ours:
+            self._bwrap, listener = launch.start(arguments, ours, theirs, guest, config["start_seconds"])
+        self._processes = Processes(listener, self._selector, self._timers, config["max_message"])
+        template = self._processes.first(config["start_seconds"])
+        if template is None:
+            raise launch.JailFailed("the template does not answer")
+        self._listener = listener
+        self._selector.register(listener, selectors.EVENT_READ, self._processes.on_notification)
+        _limit_memory(template.pid, config["memory_bytes"], config["file_bytes"])
+        slots = [_slot(template.pid, number) for number in range(config["slots"])]
+        self._slots = Slots(slots, self._post)
+        self._root.process = template
+        template.on_death = self._on_template_death
+        self._restarts += 1
+        waiting, self._root.rebuilding = self._root.rebuilding, []
+        for then in waiting:
+            then(template)
+
+    def _on_template_death(self) -> None:
+        """Nobody in the jail can do this; the kernel can, when memory runs out. Sessions rebuild their states."""
+        self._root.process = None
+        self._post(self._restart)
+
+    def _restart(self) -> None:
+        if self._bwrap is not None:
+            self._bwrap.kill()
+            self._bwrap.wait()
+        self._selector.unregister(self._listener)
+        os.close(self._listener)
+        if self._restarts >= _RESTARTS:
+            raise launch.JailFailed(f"the jail died {_RESTARTS + 1} times")
+        queue = self._slots.abandon()
+        self.start_jail()
+        for wanted in queue:
+            self._slots.take(wanted)
+
+    def _post(self, action: Callable[[], None]) -> None:
+        """Do something in the main loop, soon. May be called from any thread."""
+        self._posted.append(action)
+        os.write(self._ring, b"!")
+
+    def _on_bell(self) -> None:
+        os.read(self._bell, 4096)
+        while self._posted:
+            self._posted.popleft()()
+
+    # States --------------------------------------------------------------------------------------------------
+
+    def _with_process(self, cell: Cell, then: Callable[[Process | None], None]) -> None:
+        """Call `then` with a process in this state, rebuilt if need be, or None if that fails. Pins the cell."""
+        cell.pins += 1
+        if cell.process is not None:
+            if cell in self._recent:
+                self._recent.move_to_end(cell)
+            then(cell.process)
+            return
+        cell.rebuilding.append(then)
+        if cell.before is None:
+            return  # the jail is being restarted, and calls back
+        if len(cell.rebuilding) == 1:
+            self._counters["rebuilt"] += 1
+            self._run(cell.before, cell.code, lambda result, process, files: self._rebuilt(cell, process, files))
+
+    def _rebuilt(self, cell: Cell, process: Process | None, files: Files) -> None:
+        waiting, cell.rebuilding = cell.rebuilding, []
+        if process is not None:
+            cell.files = files
+            self._hold(cell, process)
+        for then in waiting:
+            then(process)
+        self._let_go(cell)
+
+    def _run(self, cell: Cell, code: str, then: Callable[[Result, Process | None, Files], None]) -> None:
+        """Run code on top of a cell."""
+
+        def start(process: Process | None) -> None:
+            if process is None:
+                cell.pins -= 1
+                self._counters["lost"] += 1
+                lost = {"outcome": "lost", "output": "", "value": None, "error": None, "seconds": 0.0}
+                then(lost, None, {})
+                return
+            args = (self._processes, self._slots, self._timers, self._bounds, self._counters, cell, code)
+            Run(*args, done)
+
+        def done(result: Result, process: Process | None, files: Files) -> None:
+            cell.pins -= 1
+            then(result, process, files)
+            self._let_go(cell)
+
+        self._with_process(cell, start)
+
+    def _hold(self, cell: Cell, process: Process) -> None:
+        """From now on this process holds the cell's state."""
+        cell.process = process
+
+        def died() -> None:
+            cell.process = None
+            self._recent.pop(cell, None)
+
+        process.on_death = died
+        self._recent[cell] = None
+        self._timers.after(_MEASURE_AFTER, lambda: self._measure(cell))
+        if len(self._recent) > self._config["live"]:
+            self._evict()
+
+    def _measure(self, cell: Cell) -> None:
+        """Measuring takes a millisecond, and many states do not live that long: it can wait a little."""
+        if cell.process is not None:
+            cell.size = cell.process.private_bytes()
+            self._evict()
+
+    def _evict(self) -> None:
+        """Keep the number of live states, and the memory that they take, within bounds."""
+        total = sum(cell.size for cell in self._recent)
+        for cell in list(self._recent):
+            if len(self._recent) <= self._config["live"] and total <= self._config["total_bytes"]:
+                break
+            if cell.pins == 0 and cell.process is not None:
+                total -= cell.size
+                self._counters["evicted"] += 1
+                self._processes.kill(cell.process)
+
+    def _let_go(self, cell: Cell) -> None:
+        """End the process of a state that no session is in."""
+        if cell.sessions == 0 and cell.pins == 0 and cell.process is not None and cell is not self._root:
+            self._processes.kill(cell.process)
+
+    def _enter(self, session: Session, cell: Cell | None) -> None:
+        """Move a session to another state."""
+        before, session.cell = session.cell, cell
+        if cell is not None:
+            cell.sessions += 1
+        if before is not None:
+            before.sessions -= 1
+            self._let_go(before)
+
+    # What lapha asks for -------------------------------------------------------------------------------------
+
+    def _on_request(self, request: dict[str, Any]) -> None:
+        number = request.get("session", -1)
+        if request["do"] == "open":
+            session = self._sessions[number] = Session(self._root)
+            self._root.sessions += 1
+        elif request["do"] == "fork":
+            child = self._sessions[number] = Session(None)
+            parent = self._sessions[request["of"]]
+            parent.enqueue(lambda: self._forked(child, parent))
+        elif request["do"] == "close":
+            session = self._sessions.pop(number)
+            session.enqueue(lambda: self._enter(session, None))
+        elif request["do"] == "run":
+            session = self._sessions[number]
+            session.enqueue(lambda: self._start(session, request))
+        elif request["do"] == "describe":
+            self._reply({"id": request["id"], **self._describe()})
+
+    def _forked(self, child: Session, parent: Session) -> None:
+        self._counters["forked"] += 1
+        self._enter(child, parent.cell)
+        child.busy = False
+        child.go_on()
+
+    def _start(self, session: Session, request: dict[str, Any]) -> None:
+        session.busy = True
+        cell = session.cell
+        assert cell is not None
+
+        def done(result: Result, process: Process | None, files: Files) -> None:
+            self._reply({"id": request["id"], **result})
+            if process is not None:
+                after = Cell(cell, request["code"], files, None)
+                self._enter(session, after)
+                self._hold(after, process)
+            session.busy = False
+            session.go_on()
+
+        self._run(cell, request["code"], done)
+
+    def _describe(self) -> dict[str, Any]:
+        live = {"processes": len(self._processes), "sessions": len(self._sessions), "waiting": self._slots.waiting}
+        memory = sum(cell.size for cell in self._recent)
+        return {"counters": dict(self._counters), "restarts": self._restarts, "private_bytes": memory, **live}
+
+    def _reply(self, message: dict[str, Any]) -> None:
+        data = json.dumps(message).encode()
+        self._client.sendall(_HEAD.pack(len(data)) + data)
+
+    def _on_client(self) -> None:
+        data = self._client.recv(1 << 20)
+        if not data:
+            raise EOFError
+        self._incoming += data
+        while len(self._incoming) >= _HEAD.size:
+            end = _HEAD.size + _HEAD.unpack_from(self._incoming)[0]
+            if len(self._incoming) < end:
+                break
+            request = json.loads(bytes(self._incoming[_HEAD.size : end]))
+            del self._incoming[:end]
+            self._on_request(request)
+
+    def serve(self) -> None:
+        """Serve until the connection ends."""
+        self._selector.register(self._client, selectors.EVENT_READ, self._on_client)
+        self._selector.register(self._bell, selectors.EVENT_READ, self._on_bell)
+        try:
+            while True:
+                for key, _ in self._selector.select(self._timers.run_due()):
+                    key.data()
+        except (EOFError, ConnectionError):
+            return
+
+    def stop(self) -> None:
+        """End the jail."""
+        if self._bwrap is not None:
+            self._bwrap.kill()
+            self._bwrap.wait()
+
+
+def _slot(template: int, number: int) -> Slot:
+    path = f"{launch.SLOTS_AT}/{number}"
+    return Slot(path, os.open(f"/proc/{template}/root{path}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+
+
+def _limit_memory(template: int, memory_bytes: int, file_bytes: int) -> None:
+    """Limits that every process of the jail inherits, and none can change."""
+    with open(f"/proc/{template}/statm", "rb") as file:
+        own = int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    fixed = {
+        resource.RLIMIT_AS: own + memory_bytes,
+        resource.RLIMIT_FSIZE: file_bytes,
+        resource.RLIMIT_NOFILE: 256,
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_MEMLOCK: 0,
+    }
+    for kind, value in fixed.items():
+        resource.prlimit(template, kind, (value, value))
+
+
+def main(descriptor: int) -> None:
+    """Entry point of the supervisor's process."""
+    client = socket.socket(fileno=descriptor)
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    with client.makefile("rb") as lines:
+        config = json.loads(lines.readline())
+    supervisor = Supervisor(client, config)
+    try:
+        supervisor.start_jail()
+        supervisor._reply({"ready": True, "supervisor": os.getpid()})
+        supervisor.serve()
+    except launch.JailFailed as error:
+        supervisor._reply({"failed": str(error)})
+        sys.exit(1)
+    except FileNotFoundError as error:
+        supervisor._reply({"failed": str(error), "missing": error.args[0]})
+        sys.exit(1)
+    finally:
+        supervisor.stop()

@@ -1,0 +1,201 @@
+"""Private folders for runs.
+
+Each slot is a small file system of its own (so its size is a hard quota), and a run has a slot to itself. In it the
+run gets a folder with a random name in a parent that nobody in the jail can list or write: no other run finds it.
+When the run ends, the supervisor takes the files into its own memory, as part of the snapshot, and empties the slot;
+a run that continues from the snapshot finds copies of them. Files are thus as independent between branches as
+variables are.
+
+What lies in a slot is hostile: nothing here follows a link, recurses, or opens anything but regular files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import stat
+import threading
+from collections.abc import Callable
+
+Files = dict[str, bytes | None]
+"""Relative path → content, or None for a folder; parents come before what is in them."""
+
+MAX_ENTRIES = 500
+_MAX_DEPTH = 20
+_OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+class Slot:
+    """One private file system.
+
+    Args:
+        path: where it is inside the jail.
+        folder: open file descriptor of its root.
+    """
+
+    def __init__(self, path: str, folder: int) -> None:
+        self.path = path
+        self.folder = folder
+        self.name = ""
+        os.fchmod(folder, 0o111)
+        self._empty = self._used()
+
+    def _used(self) -> tuple[int, int]:
+        usage = os.fstatvfs(self.folder)
+        return usage.f_blocks - usage.f_bfree, usage.f_files - usage.f_ffree
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is left in it, not even a deleted file that a process still holds open."""
+        return self._used() == self._empty
+
+    def prepare(self, files: Files) -> str:
+        """Make a run's folder with these files in it; its path inside the jail."""
+        self.name = secrets.token_hex(16)
+        os.fchmod(self.folder, 0o300)
+        try:
+            os.mkdir(self.name, 0o700, dir_fd=self.folder)
+        finally:
+            os.fchmod(self.folder, 0o111)
+        for path, content in files.items():
+            # nobody in the jail knows this folder yet, so that plain paths are safe
+            place = f"{self.name}/{path}"
+            if content is None:
+                os.mkdir(place, 0o700, dir_fd=self.folder)
+                continue
+            descriptor = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=self.folder)
+            with open(descriptor, "wb") as file:
+                file.write(content)
+        return f"{self.path}/{self.name}"
+
+    def collect(self, limit: int) -> Files | None:
+        """The files of the run's folder, or None if there are too many, too deep, too large or unreadable ones.
+
+        Links, pipes and the like are left out. The run's process must be waiting.
+        """
+        files: Files = {}
+        folders = [(self.name, "", 0)]
+        size = entries = 0
+        try:
+            for folder, prefix, depth in folders:
+                descriptor = os.open(folder, _OPEN_FOLDER, dir_fd=self.folder)
+                try:
+                    for name in os.listdir(descriptor):
+                        entries += 1
+                        mode = os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_mode
+                        if entries > MAX_ENTRIES or depth >= _MAX_DEPTH or not name.isprintable():
+                            return None
+                        if stat.S_ISDIR(mode):
+                            files[prefix + name] = None
+                            folders.append((f"{folder}/{name}", f"{prefix}{name}/", depth + 1))
+                        elif stat.S_ISREG(mode):
+                            content = _read(descriptor, name, limit - size)
+                            if content is None:
+                                return None
+                            size += len(content)
+                            files[prefix + name] = content
+                finally:
+                    os.close(descriptor)
+        except OSError:
+            return None
+        return files
+
+    def clear(self) -> None:
+        """Delete everything in it."""
+        os.fchmod(self.folder, 0o700)
+        try:
+            _empty_folder(self.folder)
+        finally:
+            os.fchmod(self.folder, 0o111)
+        self.name = ""
+
+
+class Slots:
+    """The free slots, and who waits for one.
+
+    Args:
+        slots: all of them.
+        later: called from another thread with a function to run in the supervisor's.
+    """
+
+    def __init__(self, slots: list[Slot], later: Callable[[Callable[[], None]], None]) -> None:
+        self._free = list(slots)
+        self._waiting: list[Callable[[Slot], None]] = []
+        self._later = later
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    def take(self, then: Callable[[Slot], None]) -> None:
+        """Call `then` with a slot as soon as one is free; first come, first served."""
+        if self._free:
+            then(self._free.pop())
+        else:
+            self._waiting.append(then)
+
+    def give_back(self, slot: Slot) -> None:
+        """Take an emptied slot back."""
+        if self._waiting:
+            self._waiting.pop(0)(slot)
+        else:
+            self._free.append(slot)
+
+    def abandon(self) -> list[Callable[[Slot], None]]:
+        """Whoever still waits: the jail that the slots belong to is gone."""
+        queue, self._waiting = self._waiting, []
+        return queue
+
+    def clear_aside(self, slot: Slot) -> None:
+        """Empty a slot that may hold very much in a thread, and take it back when that is done."""
+
+        def work() -> None:
+            for _ in range(600):  # a killed process may hold a file for a moment
+                with contextlib.suppress(OSError):
+                    slot.clear()
+                if slot.empty:
+                    break
+                threading.Event().wait(0.05)
+            self._later(lambda: self.give_back(slot))
+
+        threading.Thread(target=work, daemon=True).start()
+
+
+def _read(folder: int, name: str, limit: int) -> bytes | None:
+    descriptor = os.open(name, _OPEN_FILE, dir_fd=folder)
+    with open(descriptor, "rb") as file:
+        content = file.read(limit + 1)
+    return content if len(content) <= limit else None
+
+
+def _empty_folder(top: int) -> None:
+    """Delete all that is below `top` with a constant number of open files, however deep it is.
+
+    A folder's subfolders are moved up beside it before it is removed, so that the tree becomes flat.
+    """
+    moved = 0
+    while names := os.listdir(top):
+        for name in names:
+            mode = os.stat(name, dir_fd=top, follow_symlinks=False).st_mode
+            if not stat.S_ISDIR(mode):
+                os.unlink(name, dir_fd=top)
+                continue
+            descriptor = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=top)
+            os.chmod(f"/proc/self/fd/{descriptor}", 0o700)
+            os.close(descriptor)
+            descriptor = os.open(name, _OPEN_FOLDER, dir_fd=top)
+            try:
+                for inner in os.listdir(descriptor):
+                    if stat.S_ISDIR(os.stat(inner, dir_fd=descriptor, follow_symlinks=False).st_mode):
+                        path = os.open(inner, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=descriptor)
+                        os.chmod(f"/proc/self/fd/{path}", 0o700)
+                        os.close(path)
+                        moved += 1
+                        os.rename(inner, f".moved-{moved}", src_dir_fd=descriptor, dst_dir_fd=top)
+                    else:
+                        os.unlink(inner, dir_fd=descriptor)
+            finally:
+                os.close(descriptor)
+            os.rmdir(name, dir_fd=top)
