@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from lapha.tiny import DEPTH_LIMIT, generate, step_problem, verify
 from lapha.tiny.encoding import LENGTH, Batch, Vocabulary, encode
 from lapha.tiny.problems import question_text
 from lapha.tiny.tokenizer import build_tokenizer
-from lapha.tiny.walk import MOVE_LIMIT, MOVES, Rollouts, Walks, generate_walks, roll_out
+from lapha.tiny.walk import MOVE_LIMIT, MOVES, TRIES, WALK_TRIES, Rollouts, Walks, generate_walks, roll_out
 from lapha.types import Sample, State, Status
 
 
@@ -100,6 +101,17 @@ def test_states_and_targets(drawn: tuple[Any, Walks, Rollouts, Batch]) -> None:
     last = batch.chance[torch.arange(size), batch.length]
     assert torch.equal(last, batch.correct.float())
     np.testing.assert_array_equal(batch.length.view(-1, 5).numpy(), rollouts.length)
+
+
+def test_the_length_is_a_choice(drawn: tuple[Any, Walks, Rollouts, Batch]) -> None:
+    tokenizer, walks, rollouts, batch = drawn
+    fitted = encode(walks, rollouts, Vocabulary(tokenizer), length=None)
+    width = fitted.ids.shape[1]
+    assert torch.equal(fitted.ids, batch.ids[:, :width])
+    assert (fitted.ids[:, -1] == tokenizer.eos_token_id).any()
+    longest = replace(rollouts, tried=rollouts.moves[..., None].repeat(TRIES, axis=3))
+    wide = encode(walks, longest, Vocabulary(tokenizer), length=None)
+    assert wide.ids.shape[1] == LENGTH - 4 * WALK_TRIES + 4 * TRIES * MOVE_LIMIT
 
 
 def test_a_vocabulary_needs_its_pieces() -> None:

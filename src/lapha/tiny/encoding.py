@@ -13,6 +13,7 @@ from lapha.tiny.walk import AVOIDED, MOVE_LIMIT, MOVES, NUMBERS, TRIES, WALK_TRI
 
 PROMPT_LENGTH = AVOIDED + 9
 LENGTH = PROMPT_LENGTH + 8 * MOVE_LIMIT + 4 * WALK_TRIES  # of the longest demonstration
+LONGEST_LENGTH = PROMPT_LENGTH + 8 * MOVE_LIMIT + 4 * TRIES * MOVE_LIMIT  # of any walk
 
 
 class Vocabulary:
@@ -97,8 +98,16 @@ class _Writer:
             self.at[rows] += 1
 
 
-def encode(walks: Walks, rollouts: Rollouts, vocabulary: Vocabulary, length: int = LENGTH) -> Batch:
-    """All rollouts of all problems as one batch, padded to `length` tokens."""
+def encode(walks: Walks, rollouts: Rollouts, vocabulary: Vocabulary, length: int | None = LENGTH) -> Batch:
+    """All rollouts of all problems as one batch.
+
+    Args:
+        walks: the problems.
+        rollouts: their walks.
+        vocabulary: ids of the tokenizer.
+        length: tokens that sequences are padded to; None for those of the longest. The default holds every
+            demonstration, and keeps the shape the same from batch to batch.
+    """
     word = vocabulary
     problems, count = rollouts.length.shape
     size = problems * count
@@ -106,7 +115,7 @@ def encode(walks: Walks, rollouts: Rollouts, vocabulary: Vocabulary, length: int
     moves, numbers = rollouts.moves.reshape(size, MOVE_LIMIT), rollouts.numbers.reshape(size, MOVE_LIMIT)
     tried = rollouts.tried.reshape(size, MOVE_LIMIT, TRIES)
     place = np.repeat(walks.start, count)
-    writer = _Writer(np.repeat(encode_prompts(walks, word), count, axis=0), word.pad, length)
+    writer = _Writer(np.repeat(encode_prompts(walks, word), count, axis=0), word.pad, length or LONGEST_LENGTH)
     move_at = np.zeros((size, MOVE_LIMIT, TRIES + 1), dtype=np.int64)
     state_at = np.zeros((size, MOVE_LIMIT + 1), dtype=np.int64)
     state_at[:, 0] = PROMPT_LENGTH - 1
@@ -135,13 +144,14 @@ def encode(walks: Walks, rollouts: Rollouts, vocabulary: Vocabulary, length: int
         _write_answer(writer, last, moves[last, : step + 1], word)
         state_at[last, step + 1] = writer.at[last] - 1
 
-    labels = np.full((size, length), -100, dtype=np.int64)
+    length = int(writer.at.max()) if length is None else length
+    labels = np.full(writer.ids.shape, -100, dtype=np.int64)
     labels[:, :-1] = np.where(writer.learned[:, 1:], writer.ids[:, 1:], -100)
     row, *slot = np.nonzero(move_at)
     labels[row, move_at[row, slot[0], slot[1]]] = -100  # learned from the whole distribution
     return Batch(
-        ids=torch.from_numpy(writer.ids),
-        labels=torch.from_numpy(labels),
+        ids=torch.from_numpy(writer.ids[:, :length]),
+        labels=torch.from_numpy(labels[:, :length]),
         move_chances=torch.from_numpy(rollouts.move_chances.reshape(-1, MOVE_LIMIT, TRIES + 1, len(MOVES))),
         move_at=torch.from_numpy(move_at),
         state_at=torch.from_numpy(state_at),

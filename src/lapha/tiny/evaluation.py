@@ -102,7 +102,7 @@ def _head_errors(model: TinyModel, vocabulary: Vocabulary, walks: Walks, rollout
     stands for it, so the floor of that error is the outcome's own variance (``brier``). The potential is exact given
     the episodes' correct leaves.
     """
-    batch: Batch = encode(walks, rollouts, vocabulary)
+    batch: Batch = encode(walks, rollouts, vocabulary, length=None)
     pooled = states_of(model, batch)
     potential, has_goal = potential_targets(pooled, batch)
     steps = torch.arange(MOVE_LIMIT + 1)

@@ -98,12 +98,12 @@ def order_siblings(
     depth = np.random.default_rng([seed, 3]).integers(0, np.maximum(rollouts.length[:, 0], 1))
     children = children_of(walks, first_moves, first_numbers, depth)
     states = _child_states(model, vocabulary, walks, children)
-    leaves = encode(walks, rollouts, vocabulary)
+    leaves = encode(walks, rollouts, vocabulary, length=None)
     leaf_states = states_of(model, leaves)
     leaf_states = leaf_states[torch.arange(len(leaf_states)), leaves.length]
     leaf_states = leaf_states.view(len(walks), leaves.rollouts, -1)
     value = potentials(states[:, 1:], states[:, 0], leaf_states, torch.from_numpy(rollouts.correct)).numpy()
-    solved = rollouts.correct.any(1)[:, None]
+    solved = rollouts.correct.any(axis=1, keepdims=True)
     rows = [("potential", value, children.legal & solved)]
     for name in TARGETS:
         predicted = torch.sigmoid(model.heads[name](states[:, 1:])[..., 0]).numpy()
