@@ -23,7 +23,7 @@ def runner(**options):
 @pytest.fixture(scope="module")
 def run():
     searches = []
-    return runner().run(QUESTIONS, on_search=searches.append), searches
+    return runner(on_search=searches.append).run(QUESTIONS), searches
 
 
 def test_every_mode_answers_every_question_in_order(run):
@@ -85,6 +85,13 @@ def test_results_do_not_depend_on_concurrency_or_on_the_other_questions():
     part = runner().run(QUESTIONS[:2])
     for mode in MODES:
         assert [o.answer for o in part[mode]] == [o.answer for o in together[mode][:2]]
+
+
+def test_outcomes_are_handed_out_as_they_come():
+    seen = []
+    outcomes = runner(on_outcome=seen.append, concurrency=2).run(QUESTIONS)
+    assert sorted(map(id, seen)) == sorted(id(outcome) for group in outcomes.values() for outcome in group)
+    assert all(outcome.seconds >= 0 for outcome in seen)
 
 
 def test_a_fixed_number_of_samples_needs_no_search():

@@ -25,17 +25,13 @@ def table_rows(before: Any, after: Any) -> list[list[str]]:
     for mode, first in before.scores.items():
         last = after.scores[mode] if after is not None else None
         shown = last or first
-        change = ""
-        if last is not None:
-            difference = paired_bootstrap(first.correct, last.correct)
-            change = f"{100 * difference.mean:+.1f} [{100 * difference.low:+.1f}, {100 * difference.high:+.1f}]"
         rows.append(
             [
                 mode,
                 _WORDS[mode],
                 first.accuracy.percent(),
                 last.accuracy.percent() if last is not None else "",
-                change,
+                _change(first, last),
                 f"{100 * shown.any_correct.mean():.1f} %",
                 f"{shown.samples:.1f}",
                 f"{shown.tokens:.0f}",
@@ -46,16 +42,43 @@ def table_rows(before: Any, after: Any) -> list[list[str]]:
 
 
 def print_table(before: Any, after: Any) -> None:
-    """The table on standard output."""
+    """The table on standard output, narrow enough for 80 columns."""
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title="Accuracy on held-out problems, 95 % bootstrap intervals", title_justify="left")
-    for index, column in enumerate(_COLUMNS):
-        table.add_column(column, justify="left" if index < 2 else "right", no_wrap=index == 0)
-    for row in table_rows(before, after):
-        table.add_row(*row, style="bold" if row[0] == "value" else None)
+    table = Table(
+        title="Accuracy on held-out problems, in %, with 95 % bootstrap intervals", title_justify="left", box=None
+    )
+    for column in ("mode", "before", "after", "change", "tokens", "seconds"):
+        table.add_column(column, justify="left" if column == "mode" else "right", no_wrap=True)
+    for mode, first in before.scores.items():
+        last = after.scores[mode] if after is not None else None
+        shown = last or first
+        table.add_row(
+            mode,
+            _short(first.accuracy),
+            _short(last.accuracy) if last is not None else "",
+            _change(first, last),
+            f"{shown.tokens:.0f}",
+            f"{shown.seconds:.2f}",
+            style="bold" if mode == "value" else None,
+        )
     Console().print(table)
+    Console().print(
+        "tokens and seconds per problem; majority and best-of-n get at least the tokens of value", style="dim"
+    )
+
+
+def _short(interval: Any) -> str:
+    return f"{100 * interval.mean:.1f} [{100 * interval.low:.0f}, {100 * interval.high:.0f}]"
+
+
+def _change(first: Any, last: Any) -> str:
+    """The paired difference; empty without a second evaluation."""
+    if last is None:
+        return ""
+    found = paired_bootstrap(first.correct, last.correct)
+    return f"{100 * found.mean:+.1f} [{100 * found.low:+.0f}, {100 * found.high:+.0f}]"
 
 
 def write_demo_report(

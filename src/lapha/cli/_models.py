@@ -54,7 +54,10 @@ def load_model(
     check_choice(tools, "tools", TOOLS)
     require("transformers", extra="llm")
     from lapha.agent import ChatEnvironment
+    from lapha.cli._progress import quiet_libraries
     from lapha.engines import TransformersEngine
+
+    quiet_libraries()
 
     if name == TINY:
         from lapha.tiny import BREADTH, DEPTH_LIMIT, SEARCH, load_tiny

@@ -26,12 +26,12 @@ def picture_of(result: SearchResult, correct: torch.Tensor | None = None, title:
     """
     if result.latents is None:
         raise ValueError("search: expected one with latents, got one that failed before its root was evaluated")
-    tree, label = result.tree, "potential V, to the correct leaves"
+    tree, label = result.tree, "potential V, from the correct leaves"
     goal = correct
     if goal is None and result.answer is not None:
         chosen = normalise(result.answer)
         goal = torch.tensor([answer is not None and normalise(answer) == chosen for answer in tree.answer])
-        label = "potential V, to the leaves that give the chosen answer (not verified)"
+        label = "V to leaves with the chosen answer (unverified)"
     known = None if goal is None or not bool(goal.any()) else potential(result.latents, goal).numpy()
     return TreePicture(
         tree,

@@ -30,7 +30,10 @@ def progress_bar(**options: Any) -> Progress:
 def quiet_libraries() -> None:
     """Keep transformers, datasets and TRL from writing over the progress bar; their errors still come through."""
     import logging
+    import os
     import warnings
+
+    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # lapha pins the TRL whose experimental seam it uses
 
     from transformers.utils import logging as transformers_logging
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-
-MODES = ("single", "react", "value", "majority", "best-of-n")
 
 
 def demo(
@@ -105,27 +104,27 @@ class _Demo:
         from lapha.cli._progress import progress_bar
         from lapha.engines import TransformersEngine
         from lapha.evaluation.comparison import accuracy_by_simulations, powers_of_two, score_modes
-        from lapha.evaluation.modes import ModeRunner
+        from lapha.evaluation.modes import MODES, ModeRunner, Outcome
 
         questions = [problem.question for problem in self.heldout]
         evaluated = Evaluated()
         engine = TransformersEngine(self.model.eval(), self.tokenizer, self.value_head)
         try:
             with progress_bar() as bar:
-                task = bar.add_task(f"evaluate {phase}", total=len(MODES) - 1, status="")
+                task = bar.add_task(f"evaluate {phase}", total=len(MODES) * len(questions), status="")
 
-                def show(mode: str, done: int, total: int) -> None:
-                    status = f"{mode} {done}/{total}, {engine.stats.sampled_tokens} tokens"
-                    bar.update(
-                        task,
-                        completed=("single", "react", "value", "majority, best-of-n").index(mode) + done / total,
-                        status=status,
-                    )
+                done = Counter[str]()
+
+                def show(outcome: Outcome) -> None:
+                    done[outcome.mode] += 1
+                    status = f"{outcome.mode} {done[outcome.mode]}/{len(questions)}"
+                    bar.update(task, advance=1, status=status)
 
                 runner = ModeRunner(
-                    engine, self.search_config(), environment=self.environment(), progress=show, concurrency=64
-                )
-                outcomes = runner.run(questions, MODES, on_search=evaluated.results.append)
+                    engine, self.search_config(), environment=self.environment(), concurrency=64,
+                    on_outcome=show, on_search=evaluated.results.append,
+                )  # fmt: skip
+                outcomes = runner.run(questions, MODES)
         finally:
             engine.close()
         evaluated.scores = score_modes(outcomes, self.grade)

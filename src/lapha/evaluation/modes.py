@@ -28,7 +28,7 @@ from lapha.tree.rewind import rewind
 from lapha.types import Environment, Evaluator, Policy
 
 MODES = ("single", "react", "value", "majority", "best-of-n")
-_CHAIN_MODES = ("majority", "best-of-n")
+CHAIN_MODES = ("majority", "best-of-n")
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,8 @@ class Outcome:
         answers: every chain's answer, or every answering leaf's, for pass@k (None where a chain has none).
         values: v̂ of those, same length.
         tokens: tokens sampled.
-        seconds: wall-clock seconds of the mode's whole run divided by its questions (they run together).
+        seconds: wall-clock seconds since the mode's previous outcome. Questions run together, so their mean is the
+            time per problem, and a single one means little.
         error: what went wrong, or None.
     """
 
@@ -68,7 +69,8 @@ class ModeRunner:
         environment: the agent's, with its tools.
         plain_environment: of ``single``, without tools; default: `environment`.
         concurrency: trees and chains in flight at once, ≥ 1.
-        progress: called with (mode, questions done, questions in all) as results come.
+        on_outcome: called with every outcome as it comes.
+        on_search: called with every search of ``value``, before its outcome.
     """
 
     def __init__(
@@ -80,7 +82,8 @@ class ModeRunner:
         environment: Environment | None = None,
         plain_environment: Environment | None = None,
         concurrency: int = 32,
-        progress: Callable[[str, int, int], None] | None = None,
+        on_outcome: Callable[[Outcome], None] | None = None,
+        on_search: Callable[[SearchResult], None] | None = None,
     ) -> None:
         check(concurrency >= 1, "concurrency", "an integer >= 1", concurrency)
         self.policy = policy
@@ -89,15 +92,11 @@ class ModeRunner:
         self.environment = environment
         self.plain_environment = plain_environment or environment
         self.concurrency = concurrency
-        self.progress = progress or (lambda mode, done, total: None)
+        self.on_outcome = on_outcome or (lambda outcome: None)
+        self.on_search = on_search
 
     def run(
-        self,
-        questions: Sequence[str],
-        modes: Sequence[str] = MODES,
-        *,
-        samples: int | None = None,
-        on_search: Callable[[SearchResult], None] | None = None,
+        self, questions: Sequence[str], modes: Sequence[str] = MODES, *, samples: int | None = None
     ) -> dict[str, list[Outcome]]:
         """Outcomes of each mode, in question order.
 
@@ -106,29 +105,22 @@ class ModeRunner:
             modes: which, in any order.
             samples: chains per question of majority and best-of-n; None for as many as use up the tokens that
                 ``value`` used.
-            on_search: gets every search of ``value``.
 
         Raises:
             ValueError: an unknown mode, or majority or best-of-n with neither `samples` nor ``value``.
         """
-        for mode in modes:
-            check_choice(mode, "modes", MODES)
-        chains_wanted = [mode for mode in _CHAIN_MODES if mode in modes]
-        matched = samples is not None or "value" in modes
-        check(
-            matched or not chains_wanted, "samples", f"a number, or mode value to match, for {chains_wanted}", samples
-        )
+        check_modes(modes, samples)
         outcomes: dict[str, list[Outcome]] = {}
         if "single" in modes:
             outcomes["single"] = self.single(questions)
         if "react" in modes:
             outcomes["react"] = self.react(questions)
         if "value" in modes:
-            outcomes["value"] = self.value(questions, on_search)
-        if chains_wanted:
+            outcomes["value"] = self.value(questions)
+        if set(modes) & set(CHAIN_MODES):
             budgets = None if samples is not None else [outcome.tokens for outcome in outcomes["value"]]
             outcomes |= self.chains(questions, budgets=budgets, samples=samples or 1)
-        return {mode: outcomes[mode] for mode in MODES if mode in outcomes and mode in modes}
+        return {mode: outcomes[mode] for mode in MODES if mode in modes}
 
     def single(self, questions: Sequence[str]) -> list[Outcome]:
         """One chain of most likely steps per question."""
@@ -140,9 +132,9 @@ class ModeRunner:
         """One sampled chain per question."""
         return self._searched("react", questions, self._chain_config(), self.environment)
 
-    def value(self, questions: Sequence[str], on_search: Callable[[SearchResult], None] | None = None) -> list[Outcome]:
+    def value(self, questions: Sequence[str]) -> list[Outcome]:
         """Value-guided search per question."""
-        return self._searched("value", questions, self.config, self.environment, on_search)
+        return self._searched("value", questions, self.config, self.environment, self.on_search)
 
     def chains(
         self, questions: Sequence[str], *, budgets: Sequence[int] | None = None, samples: int = 1
@@ -156,38 +148,44 @@ class ModeRunner:
         """
         check(budgets is None or len(budgets) == len(questions), "budgets", f"{len(questions)} numbers", budgets)
         check(samples >= 1, "samples", "an integer >= 1", samples)
-        start = time.perf_counter()
+        outcomes: dict[str, list[Outcome]] = {mode: [] for mode in CHAIN_MODES}
+        for start in range(0, len(questions), self.concurrency):  # what is finished is handed out before more begins
+            part = slice(start, start + self.concurrency)
+            began = time.perf_counter()
+            taken = self._sample_chains(questions[part], None if budgets is None else budgets[part], samples)
+            seconds = (time.perf_counter() - began) / len(taken)
+            for offset, results in enumerate(taken):
+                for mode, choose in zip(CHAIN_MODES, (_most_frequent, _best_valued)):
+                    outcome = _outcome_of_chains(start + offset, mode, results, choose(results), seconds)
+                    outcomes[mode].append(outcome)
+                    self.on_outcome(outcome)
+        return outcomes
+
+    def _sample_chains(
+        self, questions: Sequence[str], budgets: Sequence[int] | None, samples: int
+    ) -> list[list[SearchResult]]:
+        """Chains per question, in rounds until each has spent its budget."""
         taken: list[list[SearchResult]] = [[] for _ in questions]
         wanted = {index: samples if budgets is None else 1 for index in range(len(questions))}
         rounds = 0
         while wanted:
             plan = [index for index, count in sorted(wanted.items()) for _ in range(count)]
             config = dataclasses.replace(self._chain_config(), seed=_seed(self.config.seed, 1 + rounds))
-            found = self._search([questions[index] for index in plan], config, self.environment)
+            search = Search(self.policy, self.evaluator, self.environment, config)
+            found = search.run([questions[index] for index in plan], self.concurrency, on_error="record")
             for index, result in zip(plan, found, strict=True):
                 taken[index].append(result)
             wanted = {} if budgets is None else _still_wanted(taken, budgets)
             rounds += 1
-            self.progress("majority, best-of-n", len(questions) - len(wanted), len(questions))
-        seconds = (time.perf_counter() - start) / max(1, len(questions))
-        if budgets is not None:
-            taken = [_until_spent(results, budget) for results, budget in zip(taken, budgets)]
-        return {
-            "majority": [_outcome_of_chains(i, "majority", r, _most_frequent(r), seconds) for i, r in enumerate(taken)],
-            "best-of-n": [_outcome_of_chains(i, "best-of-n", r, _best_valued(r), seconds) for i, r in enumerate(taken)],
-        }
+        if budgets is None:
+            return taken
+        return [_until_spent(results, budget) for results, budget in zip(taken, budgets)]
 
     def _chain_config(self) -> SearchConfig:
         return dataclasses.replace(
             self.config, simulations=self.config.depth_limit, breadth=1, max_expands=1, selection="frontier",
             widening=None, parallel_expansions=1, prune_every=0, max_tokens=None, answer="value",
         )  # fmt: skip
-
-    def _search(
-        self, questions: Sequence[str], config: SearchConfig, environment: Environment | None
-    ) -> list[SearchResult]:
-        search = Search(self.policy, self.evaluator, environment, config)
-        return list(search.run(list(questions), concurrency=self.concurrency, on_error="record"))
 
     def _searched(
         self,
@@ -197,16 +195,27 @@ class ModeRunner:
         environment: Environment | None,
         on_search: Callable[[SearchResult], None] | None = None,
     ) -> list[Outcome]:
-        start = time.perf_counter()
-        results = []
         search = Search(self.policy, self.evaluator, environment, config)
-        for done, result in enumerate(search.run(list(questions), concurrency=self.concurrency, on_error="record"), 1):
-            results.append(result)
-            self.progress(mode, done, len(questions))
+        outcomes = []
+        before = time.perf_counter()
+        for result in search.run(list(questions), self.concurrency, on_error="record"):
+            now = time.perf_counter()
+            outcome = outcome_of_search(result, mode, now - before)
+            before = now
             if on_search is not None:
                 on_search(result)
-        seconds = (time.perf_counter() - start) / max(1, len(questions))
-        return [outcome_of_search(result, mode, seconds) for result in results]
+            outcomes.append(outcome)
+            self.on_outcome(outcome)
+        return outcomes
+
+
+def check_modes(modes: Sequence[str], samples: int | None) -> None:
+    """Raise `ValueError` unless all `modes` are known and the chains among them know how much to sample."""
+    for mode in modes:
+        check_choice(mode, "modes", MODES)
+    wanted = [mode for mode in CHAIN_MODES if mode in modes]
+    matched = samples is not None or "value" in modes
+    check(matched or not wanted, "samples", f"a number, or mode value to match, for {wanted}", samples)
 
 
 def outcome_of_search(result: SearchResult, mode: str, seconds: float) -> Outcome:

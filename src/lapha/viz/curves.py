@@ -177,8 +177,13 @@ def _figure(
         axes.set(xlabel=xlabel, ylabel=ylabel)
         handles, labels = axes.get_legend_handles_labels()
         if len(labels) > 1:
-            figure.legend(handles, labels, loc="outside lower center", ncols=min(3, len(labels), int(size[0] / 1.7)))
+            figure.legend(handles, labels, loc="outside lower center", ncols=_legend_columns(labels, size[0]))
         return _inline_svg(matplotlib, figure)
+
+
+def _legend_columns(labels: Sequence[str], inches: float) -> int:
+    """As many columns as fit: about 15 characters an inch, and 7 for a handle and its gap."""
+    return max(1, min(len(labels), 4, int(15 * inches / (max(map(len, labels)) + 7))))
 
 
 def _inline_svg(matplotlib: Any, figure: Any) -> str:
