@@ -1,0 +1,106 @@
+import json
+import pickle
+
+import pytest
+
+from lapha.evaluation.data import REGISTRY, Problem, Selection, fingerprint, load_problems, load_questions, parse_shard
+from lapha.evaluation.verifier import MathVerifier
+
+ROWS = [
+    {"question": "1+1?", "answer": "2"},
+    {"problem": "2+2?", "answer": 4.0},
+    {"question": "3?", "final_answer": ["3", "5"]},
+]
+EXPECTED = [Problem("1+1?", "2"), Problem("2+2?", "4"), Problem("3?", "3, 5")]
+
+
+def write(path, rows=ROWS):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def test_every_local_format_gives_the_same_problems(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow", reason="needs lapha[train]")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    assert load_problems(write(tmp_path / "a.jsonl")) == EXPECTED
+    (tmp_path / "a.json").write_text(json.dumps(ROWS))
+    assert load_problems(tmp_path / "a.json") == EXPECTED
+    (tmp_path / "a.csv").write_text('question,answer\n1+1?,2\n2+2?,4\n3?,"3, 5"\n')
+    assert load_problems(tmp_path / "a.csv") == EXPECTED
+    flat = [{"question": problem.question, "answer": problem.answer} for problem in EXPECTED]
+    parquet.write_table(pyarrow.Table.from_pylist(flat), tmp_path / "a.parquet")
+    assert load_problems(tmp_path / "a.parquet") == EXPECTED
+
+
+def test_questions_can_be_read_where_there_are_no_answers(tmp_path):
+    path = write(tmp_path / "a.jsonl", [{"question": "?"}])
+    assert load_questions(path) == ["?"]
+    with pytest.raises(ValueError, match=r"data: expected answer or final_answer in .*a\.jsonl:1, got fields question"):
+        load_problems(path)
+
+
+def test_worked_solutions_end_in_the_answer(tmp_path):
+    path = write(tmp_path / "a.jsonl", [{"question": "?", "answer": "3 + 4 = 7\n#### 7"}])
+    assert load_problems(path)[0].answer == "7"
+
+
+def test_shards_cut_the_selection_into_disjoint_parts(tmp_path):
+    path = write(tmp_path / "a.jsonl", [{"question": str(i), "answer": str(i)} for i in range(11)])
+    whole = load_questions(path, Selection(limit=9, shuffle_seed=3))
+    parts = [load_questions(path, Selection(limit=9, shuffle_seed=3, shard=(i, 3))) for i in (1, 2, 3)]
+    assert sorted([question for part in parts for question in part]) == sorted(whole)
+    assert len(set(whole)) == 9
+    assert whole != [str(i) for i in range(9)]
+    assert load_questions(path, Selection(limit=9, shuffle_seed=3)) == whole
+    assert parse_shard("2/8") == (2, 8)
+
+
+def test_fingerprints_tell_questions_apart():
+    assert fingerprint(["ab", "c"]) != fingerprint(["a", "bc"])
+    assert fingerprint(["a", "b"]) != fingerprint(["b", "a"])
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda p: load_problems(p / "none.jsonl"),
+            r"data: expected an existing file, or one of math-500, .*none\.jsonl",
+        ),
+        (lambda p: load_problems(write(p / "a.txt")), r"data: expected a file ending in \.jsonl"),
+        (lambda p: load_problems(write(p / "b.jsonl", [])), "data: expected at least one problem, got none"),
+        (
+            lambda p: load_problems(write(p / "c.jsonl", [["x"]])),
+            r"data: expected a JSON object in .*c\.jsonl:1, got list",
+        ),
+        (
+            lambda p: load_problems(write(p / "d.jsonl", [{"q": 1}])),
+            r"data: expected question or problem in .*d\.jsonl:1",
+        ),
+        (lambda p: Selection(limit=0), "limit: expected an integer >= 1, got 0"),
+        (lambda p: Selection(shard=(3, 2)), "shard: expected i/n with 1 <= i <= n, got 3/2"),
+        (lambda p: parse_shard("two"), "shard: expected i/n, such as 1/8, got 'two'"),
+        (lambda p: MathVerifier({}), "gold: expected at least one question"),
+    ],
+)
+def test_bad_input_names_the_argument(call, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        call(tmp_path)
+
+
+def test_the_registry_names_what_the_method_was_evaluated_on():
+    assert {"math-500", "aime-24", "aime-25", "gaokao-23-en", "olympiadbench", "gsm8k", "amc"} <= set(REGISTRY)
+
+
+def test_the_verifier_grades_keeps_verdicts_and_can_be_pickled():
+    pytest.importorskip("math_verify", reason="needs lapha[llm]")
+    verifier = MathVerifier({"half?": "\\frac{1}{2}"}, timeout=20)
+    try:
+        assert [verifier("half?", answer) for answer in ("0.5", "2/4", "0.4", None)] == [1.0, 1.0, 0.0, 0.0]
+        copy = pickle.loads(pickle.dumps(verifier))
+        assert copy("half?", "1/2") == 1.0
+        copy.close()
+        with pytest.raises(ValueError, match="question: expected one with a gold answer, got 'other'"):
+            verifier("other", "1")
+    finally:
+        verifier.close()
