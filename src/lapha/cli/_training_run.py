@@ -14,6 +14,18 @@ from lapha._checks import check, check_choice
 logger = logging.getLogger(__name__)
 
 VERIFIERS = ("math", "tiny")
+DRY_RUN = {
+    "max_steps": 1,
+    "simulations": 2,
+    "max_completion_length": 16,
+    "gradient_accumulation_steps": 1,
+    "steps_per_generation": None,
+    "bf16": False,
+    "gradient_checkpointing": False,
+    "save_strategy": "no",
+    "report_to": "none",
+    "logging_steps": 1,
+}
 
 
 @dataclass(frozen=True)
@@ -24,16 +36,18 @@ class RunSettings:
         model: ``"tiny"``, a folder, or a name.
         data: ``"tiny"``, or a JSONL file with ``question`` (or ``problem``) and ``answer``.
         verifier: ``"math"`` (math-verify in worker processes) or ``"tiny"`` (the embedded problems' exact one).
+        architecture: transformers' name of the model's architecture, for dry runs.
         context_limit: most tokens of a context.
         lora_rank: 0 trains all weights; > 0 adapters of this rank (and the value head) through peft.
         problems: how many problems the tiny generator makes.
         arguments: arguments of `LaPhaConfig`.
-        dry_run: train a random-weight miniature for one step.
+        dry_run: take one step with a random-weight miniature of `architecture` on the embedded problems.
     """
 
     model: str
     data: str
     verifier: str = "math"
+    architecture: str = "qwen2"
     context_limit: int = 4096
     lora_rank: int = 0
     problems: int = 4096
@@ -72,11 +86,14 @@ def read_settings(path: Path, *, output_dir: Path | None = None, dry_run: bool =
     arguments = {name: value for name, value in document.items() if name in known}
     if output_dir is not None:
         arguments["output_dir"] = str(output_dir)
+    arguments.setdefault("output_dir", "runs/train")
     if dry_run:
-        arguments |= {"max_steps": 1, "bf16": False, "save_strategy": "no", "report_to": "none", "simulations": 2}
-        arguments |= {"gradient_accumulation_steps": 1, "per_device_train_batch_size": arguments.get("num_generations", 6)}
-        arguments.pop("use_vllm", None)
+        arguments |= DRY_RUN | {"per_device_train_batch_size": arguments.get("num_generations", 6)}
+        for name in ("use_vllm", "deepspeed", "num_train_epochs"):
+            arguments.pop(name, None)
     settings = {name: value for name, value in document.items() if name in own}
+    if dry_run:
+        settings |= {"data": "tiny", "verifier": "tiny", "problems": 8}
     return RunSettings(**settings, arguments=arguments, dry_run=dry_run)
 
 
@@ -127,30 +144,35 @@ class TrainingRun:
 
 def load_policy(settings: RunSettings) -> tuple[Any, Any, Any]:
     """(model, tokenizer, value head or None) of a run."""
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
 
+    if settings.dry_run:
+        return miniature(settings.architecture, Path(settings.arguments["output_dir"]) / "miniature")
     if settings.model == "tiny":
         from lapha.tiny import load_tiny
 
         return load_tiny()
-    tokenizer = AutoTokenizer.from_pretrained(settings.model)
-    if not settings.dry_run:
-        return settings.model, tokenizer, None
-    config = miniature(AutoConfig.from_pretrained(settings.model))
-    return AutoModelForCausalLM.from_config(config), tokenizer, None
+    return settings.model, AutoTokenizer.from_pretrained(settings.model), None
 
 
-def miniature(config: Any) -> Any:
-    """The same architecture, small: two layers of width 64, the same vocabulary."""
-    for name, value in {"num_hidden_layers": 2, "hidden_size": 64, "intermediate_size": 128}.items():
-        setattr(config, name, value)
-    config.num_attention_heads = 4
-    config.num_key_value_heads = min(getattr(config, "num_key_value_heads", 4), 2)
-    if getattr(config, "head_dim", None):
-        config.head_dim = 16
-    if getattr(config, "layer_types", None):
-        config.layer_types = config.layer_types[:2]
-    return config
+def miniature(architecture: str, folder: Path) -> tuple[Any, Any, None]:
+    """A random-weight model of the architecture, two layers of width 64, with the embedded policy's tokenizer.
+
+    It goes through `folder`, because TRL loads the KL term's reference model by name.
+
+    Raises:
+        ValueError: transformers knows no such architecture.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from lapha.tiny import load_tiny
+
+    _, tokenizer, _ = load_tiny()
+    size = {"num_hidden_layers": 2, "hidden_size": 64, "intermediate_size": 128}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16}
+    config = AutoConfig.for_model(architecture, vocab_size=len(tokenizer), **size, **heads)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    return AutoModelForCausalLM.from_pretrained(folder), tokenizer, None
 
 
 def lora(rank: int) -> Any:
