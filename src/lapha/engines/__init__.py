@@ -10,15 +10,25 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 _EXPORTS = {
+    "EngineError": "lapha.engines.errors",
+    "PoolingServer": "lapha.engines.vllm_server",
+    "RequestRefusedError": "lapha.engines.errors",
+    "RetryPolicy": "lapha.engines.server_pool",
     "ScriptedEngine": "lapha.engines.scripted",
     "TransformersEngine": "lapha.engines.transformers_engine",
+    "VLLMServerEngine": "lapha.engines.vllm_server",
 }
 
 __all__ = sorted(_EXPORTS)
 
 if TYPE_CHECKING:
+    from lapha.engines.errors import EngineError as EngineError
+    from lapha.engines.errors import RequestRefusedError as RequestRefusedError
     from lapha.engines.scripted import ScriptedEngine as ScriptedEngine
+    from lapha.engines.server_pool import RetryPolicy as RetryPolicy
     from lapha.engines.transformers_engine import TransformersEngine as TransformersEngine
+    from lapha.engines.vllm_server import PoolingServer as PoolingServer
+    from lapha.engines.vllm_server import VLLMServerEngine as VLLMServerEngine
 
 
 def __getattr__(name: str) -> Any:

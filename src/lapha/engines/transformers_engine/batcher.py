@@ -143,7 +143,7 @@ class SlotBatcher(Worker):
         bias = buffer.bias[:count, None, None, :visible]
         start = buffer.lengths[:count].clone()
         hidden = self.model.slot_forward(
-            self.cache, (0, count), token.unsqueeze(1), start, bias, where, visible
+            self.cache, (0, count), token.unsqueeze(1), start, bias, where.unsqueeze(1), visible
         ).squeeze(1)
         buffer.lengths[:count] += 1
         buffer.sums[:count] += hidden

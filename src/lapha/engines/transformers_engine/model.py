@@ -123,7 +123,7 @@ class CausalDecoder:
             token_ids: (B, T) new tokens.
             start: (B,) how many tokens each row held before: the position of its first new one.
             bias: (B, 1, T, visible) additive mask.
-            where: (B·T,) flat slot of each new token.
+            where: (B, T) place of each new token in the buffer, row · length + position.
             visible: slots that attention looks at.
 
         Returns:
@@ -199,7 +199,9 @@ class CausalDecoder:
             bias = torch.zeros((1, 1, steps, visible), dtype=self.kv_shape.dtype, device=self.device)
             bias.masked_fill_(key > query[:, None], buffer.hidden)
             start = torch.tensor([first], device=self.device)
-            parts.append(self.slot_forward(cache, (0, 1), token_ids[:, first:last], start, bias, query, visible))
+            parts.append(
+                self.slot_forward(cache, (0, 1), token_ids[:, first:last], start, bias, query.unsqueeze(0), visible)
+            )
         return float((torch.cat(parts, dim=1) - expected).float().abs().max())
 
 

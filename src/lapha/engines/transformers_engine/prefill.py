@@ -115,7 +115,7 @@ class Prefiller:
         hidden_keys = torch.arange(visible, device=device) > position.unsqueeze(-1)
         bias = torch.zeros(hidden_keys.shape, dtype=self.buffer.bias.dtype, device=device)
         bias = bias.masked_fill_(hidden_keys, self.buffer.hidden).unsqueeze(1)
-        states = self.model.slot_forward(self.cache, rows, ids, start, bias, where.flatten(), visible)
+        states = self.model.slot_forward(self.cache, rows, ids, start, bias, where, visible)
         for plan, hidden in zip(plans, states):
             self._keep(plan, hidden)
 

@@ -16,7 +16,7 @@ class Segment:
     Attributes:
         parent: the segment before this one, or None at the start of a context.
         token_ids: this segment's own tokens.
-        kv: (layers, 2, T, heads, head_dim) keys and values of those tokens; None if evicted, or never kept.
+        kv: (layers, 2, heads, T, head_dim) keys and values of those tokens; None if evicted, or never kept.
         hidden_sum: (H,) float32 sum of last hidden states over the whole context up to here.
         count: tokens in that sum.
         last_hidden: (H,) last hidden state of the last token: the next token's logits need no forward pass.

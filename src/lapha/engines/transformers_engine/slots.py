@@ -35,7 +35,7 @@ class SlotBuffer:
     """Keys, values and masks of up to `rows` sequences, each in a slot of `length` tokens; both grow on demand.
 
     Attributes:
-        kv: (layers, 2, rows + 1, length, heads, head_dim); the last row takes what is not to be kept (padding).
+        kv: (layers, 2, rows + 1, heads, length, head_dim); the last row takes what is not to be kept (padding).
         bias: (rows + 1, length) additive attention mask: 0 where a slot holds a token, the dtype's minimum elsewhere.
         ids: (rows + 1, length) int64 token ids of each row, filled beyond its length with its first token.
         lengths: (rows + 1,) int64 tokens in each slot.
@@ -53,7 +53,7 @@ class SlotBuffer:
 
     def _allocate(self, rows: int, length: int) -> None:
         shape, device = self.shape, self.shape.device
-        size = (shape.layers, 2, rows + 1, length, shape.heads, shape.head_dim)
+        size = (shape.layers, 2, rows + 1, shape.heads, length, shape.head_dim)
         # zeros, not empty: a masked slot is multiplied by probability 0, and 0 · NaN would be NaN
         self.kv = torch.zeros(size, dtype=shape.dtype, device=device)
         self.bias = torch.full((rows + 1, length), self.hidden, dtype=shape.dtype, device=device)
@@ -75,7 +75,7 @@ class SlotBuffer:
         new_rows = old_rows if rows <= old_rows else max(rows, 2 * old_rows)
         new_length = old_length if length <= old_length else -(-length // LENGTH_STEP) * LENGTH_STEP
         self._allocate(new_rows, new_length)
-        self.kv[:, :, :old_rows, :old_length] = kv[:, :, :old_rows]
+        self.kv[:, :, :old_rows, :, :old_length] = kv[:, :, :old_rows]
         self.bias[:old_rows, :old_length] = bias[:old_rows]
         self.ids[:old_rows, :old_length] = ids[:old_rows]
         if old_length:
@@ -96,23 +96,23 @@ class SlotBuffer:
         self.ids[row, len(token_ids) :] = token_ids[0]
 
     def load(self, row: int, start: int, kv: torch.Tensor) -> int:
-        """Copy a segment (layers, 2, T, heads, head_dim) into `row` from `start` on; return where it ends."""
-        end = start + kv.shape[2]
-        self.kv[:, :, row, start:end] = kv
+        """Copy a segment (layers, 2, heads, T, head_dim) into `row` from `start` on; return where it ends."""
+        end = start + kv.shape[3]
+        self.kv[:, :, row, :, start:end] = kv
         return end
 
     def extract(self, row: int, start: int, end: int) -> torch.Tensor:
-        """A copy of tokens [start, end) of `row`: (layers, 2, end − start, heads, head_dim)."""
-        return self.kv[:, :, row, start:end].clone()
+        """A copy of tokens [start, end) of `row`: (layers, 2, heads, end − start, head_dim)."""
+        return self.kv[:, :, row, :, start:end].clone(memory_format=torch.contiguous_format)
 
     def repeat(self, source: int, first: int, last: int, length: int) -> None:
         """Copy the first `length` tokens of row `source` into rows [first, last)."""
-        self.kv[:, :, first:last, :length] = self.kv[:, :, source : source + 1, :length]
+        self.kv[:, :, first:last, :, :length] = self.kv[:, :, source : source + 1, :, :length]
 
     def move(self, sources: list[int], targets: list[int], lengths: list[int]) -> None:
         """Move rows, keys and values up to each one's length; sources and targets are disjoint."""
         for source, target, length in zip(sources, targets, lengths):
-            self.kv[:, :, target, :length] = self.kv[:, :, source, :length]
+            self.kv[:, :, target, :, :length] = self.kv[:, :, source, :, :length]
         self.copy_rows(sources, targets)
 
     def copy_rows(self, sources: list[int], targets: list[int]) -> None:
@@ -146,14 +146,11 @@ class _SlotLayer(CacheLayerMixin):
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         cache, buffer = self.cache, self.cache.buffer
-        heads, head_dim = key_states.shape[1], key_states.shape[3]
-        result = []
-        for store, new in ((buffer.keys[self.index], key_states), (buffer.values[self.index], value_states)):
-            store.view(-1, heads, head_dim).index_copy_(
-                0, cache.where, new.transpose(1, 2).reshape(-1, heads, head_dim)
-            )
-            result.append(store[cache.first : cache.last, : cache.visible].transpose(1, 2))
-        return result[0], result[1]
+        keys, values, head_dim = buffer.keys[self.index], buffer.values[self.index], key_states.shape[3]
+        keys.view(-1, head_dim).index_copy_(0, cache.where, key_states.reshape(-1, head_dim))
+        values.view(-1, head_dim).index_copy_(0, cache.where, value_states.reshape(-1, head_dim))
+        rows, seen = slice(cache.first, cache.last), slice(cache.visible)
+        return keys[rows, :, seen], values[rows, :, seen]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         return self.cache.visible, 0
@@ -172,8 +169,22 @@ class SlotCache(Cache):
         self.buffer = buffer
         self.first = self.last = self.visible = self.seen = 0
         self.where = torch.empty(0, dtype=torch.int64)
+        self.heads = torch.arange(buffer.shape.heads, device=buffer.shape.device).unsqueeze(1)
         super().__init__(layers=[_SlotLayer(self, index) for index in range(buffer.shape.layers)])
 
     def aim(self, first: int, last: int, where: torch.Tensor, visible: int, seen: int) -> None:
-        """Set the next pass: its rows, flat slot index (B·T,) of each new token, and how many slots attention sees."""
-        self.first, self.last, self.where, self.visible, self.seen = first, last, where, visible, seen
+        """Set the next pass.
+
+        Args:
+            first, last: its rows.
+            where: (B, T) place of each new token in the buffer, row · length + position.
+            visible: how many slots of a row attention sees.
+            seen: what the model is told about how many tokens came before.
+        """
+        self.first, self.last, self.visible, self.seen = first, last, visible, seen
+        length = self.buffer.length
+        row = torch.div(where, length, rounding_mode="floor")
+        position = where - row * length
+        # keys and values lie head by head, which attention reads fastest: one place a head
+        place = (row.unsqueeze(1) * len(self.heads) + self.heads) * length + position.unsqueeze(1)
+        self.where = place.flatten()

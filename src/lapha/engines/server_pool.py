@@ -1,0 +1,231 @@
+"""HTTP to several equal servers: the least busy one is asked, and a failing one's requests go to the others."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from lapha._checks import check
+from lapha._imports import require
+from lapha.engines.breaker import CircuitBreaker
+from lapha.engines.errors import EngineError, RequestRefusedError, ServerFailedError
+
+logger = logging.getLogger(__name__)
+
+_TRY_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How failures are met.
+
+    Attributes:
+        attempts: most times that a request is sent, over all servers, ≥ 1.
+        timeout_s: seconds for one answer, > 0.
+        connect_timeout_s: seconds for one connection, > 0.
+        backoff_s, longest_backoff_s: first and longest wait before the same server is asked again; it doubles each
+            time, and up to as much again is added at random. A request that can go to another server does not wait.
+        failure_threshold, recovery_s: of each server's circuit breaker.
+    """
+
+    attempts: int = 12
+    timeout_s: float = 120.0
+    connect_timeout_s: float = 5.0
+    backoff_s: float = 0.25
+    longest_backoff_s: float = 8.0
+    failure_threshold: int = 3
+    recovery_s: float = 1.0
+
+    def __post_init__(self) -> None:
+        check(self.attempts >= 1, "attempts", "an integer >= 1", self.attempts)
+        for name in ("timeout_s", "connect_timeout_s", "recovery_s"):
+            check(getattr(self, name) > 0, name, "seconds > 0", getattr(self, name))
+        check(self.backoff_s >= 0, "backoff_s", "seconds >= 0", self.backoff_s)
+        check(self.failure_threshold >= 1, "failure_threshold", "an integer >= 1", self.failure_threshold)
+
+
+@dataclass(eq=False, slots=True)
+class Server:
+    """One server and what is known of it.
+
+    Attributes:
+        url: base URL without a trailing slash.
+        outstanding: requests that it has not answered yet, weighted by their size.
+        answered, failed: requests that it answered, and attempts that failed.
+    """
+
+    url: str
+    breaker: CircuitBreaker
+    outstanding: int = 0
+    answered: int = 0
+    failed: int = 0
+
+
+@dataclass(slots=True)
+class PoolStats:
+    """Attempts beyond the first, and requests that moved to another server."""
+
+    retries: int = 0
+    failovers: int = 0
+    last_errors: dict[str, str] = field(default_factory=dict)
+
+
+class ServerPool:
+    """Sends JSON requests to whichever of several servers is least busy.
+
+    Args:
+        urls: base URLs, such as ``"http://127.0.0.1:8000"``.
+        policy: timeouts, retries and circuit breakers.
+        api_key: sent as a bearer token, if given.
+
+    Raises:
+        ValueError: no URL, or one that is not http(s).
+        MissingExtraError: httpx or tenacity is not installed.
+    """
+
+    def __init__(self, urls: Sequence[str], policy: RetryPolicy | None = None, api_key: str | None = None) -> None:
+        self._httpx = require("httpx", extra="llm")
+        self._tenacity = require("tenacity", extra="llm")
+        check(not isinstance(urls, str) and len(urls) > 0, "urls", "a list of at least one URL", repr(urls))
+        for url in urls:
+            check(
+                url.startswith(("http://", "https://")), "urls", "URLs that start with http:// or https://", repr(url)
+            )
+        self.policy = policy = policy or RetryPolicy()
+        self.servers = [
+            Server(url.rstrip("/").removesuffix("/v1"), CircuitBreaker(policy.failure_threshold, policy.recovery_s))
+            for url in urls
+        ]
+        self.stats = PoolStats()
+        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        # a client's connections belong to the event loop that opened them
+        self._clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = weakref.WeakKeyDictionary()
+
+    async def post(self, path: str, payload: dict[str, Any], *, name: str, weight: int = 1) -> dict[str, Any]:
+        """POST `payload` to `path` of some server and return its JSON answer.
+
+        Args:
+            path: such as ``"/v1/completions"``.
+            payload: JSON body.
+            name: of the request, for messages.
+            weight: how much work it is, for balancing.
+
+        Raises:
+            RequestRefusedError: a server refuses the request.
+            EngineError: all attempts failed; names the request and what each server last said.
+        """
+        tried: list[Server] = []
+        attempts = self._tenacity.AsyncRetrying(
+            stop=self._tenacity.stop_after_attempt(self.policy.attempts),
+            wait=lambda state: self._pause(state, tried),
+            retry=self._tenacity.retry_if_exception_type(ServerFailedError),
+            before_sleep=lambda state: self._note_retry(state, name),
+            retry_error_cls=self._tenacity.RetryError,
+        )
+        try:
+            async for attempt in attempts:
+                with attempt:
+                    return await self._attempt(path, payload, name, weight, tried)
+        except self._tenacity.RetryError as error:
+            said = "; ".join(f"{url}: {text}" for url, text in self.stats.last_errors.items())
+            message = f"gave up after {self.policy.attempts} attempts ({said})"
+            raise EngineError(message, request=name, server=tried[-1].url) from error.last_attempt.exception()
+        raise AssertionError("unreachable: the loop above returns or raises")
+
+    async def aclose(self) -> None:
+        """Close this event loop's connections."""
+        client = self._clients.pop(asyncio.get_running_loop(), None)
+        if client is not None:
+            await client.aclose()
+
+    async def _attempt(
+        self, path: str, payload: dict[str, Any], name: str, weight: int, tried: list[Server]
+    ) -> dict[str, Any]:
+        server = await self._choose(tried)
+        if tried and tried[-1] is not server:
+            self.stats.failovers += 1
+        tried.append(server)
+        server.outstanding += weight
+        server.breaker.sent()
+        try:
+            answer = await self._send(server, path, payload, name)
+        except ServerFailedError as error:
+            server.failed += 1
+            server.breaker.failed()
+            self.stats.last_errors[server.url] = error.message
+            raise
+        except RequestRefusedError:
+            server.breaker.succeeded()  # it is alive and well
+            raise
+        except asyncio.CancelledError:
+            server.breaker.abandoned()
+            raise
+        finally:
+            server.outstanding -= weight
+        server.answered += 1
+        server.breaker.succeeded()
+        return answer
+
+    async def _send(self, server: Server, path: str, payload: dict[str, Any], name: str) -> dict[str, Any]:
+        try:
+            response = await self._client().post(server.url + path, json=payload)
+        except self._httpx.TransportError as error:  # timeouts are among them
+            message = f"{type(error).__name__} {error}".strip()
+            raise ServerFailedError(message, request=name, server=server.url) from error
+        if response.status_code in _TRY_AGAIN:
+            message = f"HTTP {response.status_code} {_excerpt(response.text)}"
+            raise ServerFailedError(message, request=name, server=server.url)
+        if response.status_code != 200:
+            message = f"HTTP {response.status_code} {_excerpt(response.text)}"
+            raise RequestRefusedError(message, request=name, server=server.url)
+        try:
+            return response.json()
+        except ValueError as error:  # cut off, or a proxy's page
+            message = f"not JSON: {_excerpt(response.text)}"
+            raise ServerFailedError(message, request=name, server=server.url) from error
+
+    async def _choose(self, tried: Sequence[Server]) -> Server:
+        """The least busy server that may be asked, one that has not just failed this request if there is one."""
+        while True:
+            ready = [server for server in self.servers if server.breaker.passes]
+            if ready:
+                last = tried[-1] if tried else None
+                return min(ready, key=lambda server: (server is last, server.outstanding, server.answered))
+            await asyncio.sleep(min(server.breaker.wait_s for server in self.servers) + 0.001)
+
+    def _pause(self, state: Any, tried: Sequence[Server]) -> float:
+        """Seconds before the next attempt: none if another server can take it."""
+        if any(server.breaker.state == "closed" and server not in tried for server in self.servers):
+            return 0.0
+        policy = self.policy
+        wait = self._tenacity.wait_exponential_jitter(
+            initial=policy.backoff_s, max=policy.longest_backoff_s, jitter=policy.backoff_s
+        )
+        return float(wait(state))
+
+    def _note_retry(self, state: Any, name: str) -> None:
+        self.stats.retries += 1
+        error = state.outcome.exception()
+        logger.warning("request %r: attempt %d failed: %s", name, state.attempt_number, error)
+
+    def _client(self) -> Any:
+        loop = asyncio.get_running_loop()
+        client = self._clients.get(loop)
+        if client is None:
+            policy, httpx = self.policy, self._httpx
+            client = httpx.AsyncClient(
+                timeout=httpx.Timeout(policy.timeout_s, connect=policy.connect_timeout_s, pool=None),
+                limits=httpx.Limits(max_connections=None, max_keepalive_connections=256),
+                headers=self._headers,
+            )
+            self._clients[loop] = client
+        return client
+
+
+def _excerpt(text: str, length: int = 300) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= length else text[:length] + "…"

@@ -1,0 +1,238 @@
+"""`VLLMServerEngine`: vLLM's OpenAI-compatible servers as policy, and its pooling servers as evaluator."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from lapha._checks import check
+from lapha._imports import require
+from lapha.agent import ChatEnvironment
+from lapha.engines.errors import EngineError
+from lapha.engines.server_pool import RetryPolicy, ServerPool
+from lapha.latent import ValueHead
+from lapha.types import Environment, Evaluation, Evaluator, Sample, SampleRequest, State
+
+_STATES_PER_REQUEST = 64
+
+
+class PoolingServer:
+    """h(s) from vLLM pooling servers, and v̂(s) from a value head applied here.
+
+    Start one with ``--runner pooling --convert embed --pooler-config '{"pooling_type":"MEAN","use_activation":false}'``:
+    it then returns the mean of the last hidden states after the final norm, which is h(s), and not one number more:
+    H numbers a state cross the wire, never the (L, H) hidden states.
+
+    Args:
+        urls: base URLs of the pooling servers.
+        value_head: reads v̂(s) from h(s).
+        model: name that the servers give the model; None for whatever they serve.
+        policy: timeouts, retries and circuit breakers.
+        api_key: sent as a bearer token, if given.
+    """
+
+    def __init__(
+        self,
+        urls: Sequence[str],
+        value_head: ValueHead,
+        *,
+        model: str | None = None,
+        policy: RetryPolicy | None = None,
+        api_key: str | None = None,
+    ) -> None:
+        check(isinstance(value_head, ValueHead), "value_head", "a ValueHead", type(value_head).__name__)
+        self.value_head = value_head.to("cpu", torch.float32).eval()
+        self.pool = ServerPool(urls, policy, api_key)
+        self.model = model
+
+    async def evaluate(self, states: Sequence[State]) -> list[Evaluation]:
+        """h(s) and v̂(s) of `states`.
+
+        Raises:
+            EngineError: the servers failed, or answered with something else than h(s).
+        """
+        parts = [states[first : first + _STATES_PER_REQUEST] for first in range(0, len(states), _STATES_PER_REQUEST)]
+        rows = [row for part in await asyncio.gather(*map(self._pooled, parts)) for row in part]
+        if not rows:
+            return []
+        pooled = torch.from_numpy(np.stack(rows))
+        with torch.no_grad():
+            values = self.value_head(pooled).tolist()
+        return [Evaluation(row, value) for row, value in zip(pooled.unbind(0), values)]
+
+    async def _pooled(self, states: Sequence[State]) -> list[np.ndarray]:
+        payload: dict[str, Any] = {
+            "input": [list(state.token_ids) for state in states],
+            "encoding_format": "base64",
+            "embed_dtype": "float32",
+            "endianness": "little",
+        }
+        if self.model is not None:
+            payload["model"] = self.model
+        name = f"h(s) of {len(states)} states"
+        answer = await self.pool.post("/pooling", payload, name=name, weight=len(states))
+        rows: list[np.ndarray | None] = [None] * len(states)
+        for item in answer["data"]:
+            rows[item["index"]] = np.frombuffer(base64.b64decode(item["data"]), dtype="<f4").copy()
+        size = self.value_head.hidden_size
+        found = [row for row in rows if row is not None and row.shape == (size,)]
+        if len(found) != len(states):
+            shapes = sorted({str(None if row is None else row.shape) for row in rows})
+            raise EngineError(
+                f"expected one vector of {size} numbers a state, got shapes {', '.join(shapes)}: is the server started "
+                "with MEAN pooling, and is the value head this model's?",
+                request=name,
+            )
+        return found
+
+
+class VLLMServerEngine:
+    """Samples from vLLM servers. Token ids go in and come out; nothing is tokenised twice.
+
+    Several servers share the work by load; a server that dies is left out and its requests are sent again to the
+    others. vLLM's own prefix cache plays the part of KV reuse along the tree.
+
+    Args:
+        urls: base URLs of generation servers, such as ``["http://127.0.0.1:8000"]``.
+        tokenizer: the model's tokenizer, or its name or path.
+        model: name that the servers give the model; None to ask the first one.
+        pooling_urls: base URLs of pooling servers for h(s) and v̂(s); empty if `evaluator` or none is given.
+        value_head: reads v̂(s) from h(s); needed with `pooling_urls`.
+        evaluator: evaluates states instead of pooling servers, such as a `TransformersEngine`.
+        environment: what `.environment` returns; None for a `ChatEnvironment` over the tokenizer.
+        policy: timeouts, retries and circuit breakers.
+        api_key: sent as a bearer token, if given.
+
+    Raises:
+        ValueError: URLs or evaluator that do not fit together.
+    """
+
+    def __init__(
+        self,
+        urls: Sequence[str],
+        *,
+        tokenizer: Any,
+        model: str | None = None,
+        pooling_urls: Sequence[str] = (),
+        value_head: ValueHead | None = None,
+        evaluator: Evaluator | None = None,
+        environment: Environment | None = None,
+        stop_token_ids: Iterable[int] = (),
+        policy: RetryPolicy | None = None,
+        api_key: str | None = None,
+    ) -> None:
+        if isinstance(tokenizer, str):
+            tokenizer = require("transformers", extra="llm").AutoTokenizer.from_pretrained(tokenizer)
+        self.tokenizer = tokenizer
+        self.pool = ServerPool(urls, policy, api_key)
+        self.model = model
+        self.evaluator = evaluator
+        self._stop_token_ids = list(stop_token_ids)
+        self._environment = environment
+        if pooling_urls:
+            check(evaluator is None, "evaluator", "None where pooling_urls are given", type(evaluator).__name__)
+            if value_head is None:
+                raise ValueError("value_head: expected a ValueHead to read the pooling servers' h(s), got None")
+            self.evaluator = PoolingServer(pooling_urls, value_head, policy=policy, api_key=api_key)
+        else:
+            check(value_head is None, "value_head", "None where there are no pooling_urls", "a head")
+
+    @property
+    def environment(self) -> Environment:
+        """The environment given, or a `ChatEnvironment` over the tokenizer, made when first asked for."""
+        if self._environment is None:
+            self._environment = ChatEnvironment(self.tokenizer)
+        return self._environment
+
+    @property
+    def hidden_size(self) -> int | None:
+        """H of the value head, if there is one here."""
+        head = getattr(self.evaluator, "value_head", None)
+        return head.hidden_size if isinstance(head, ValueHead) else None
+
+    async def sample(self, request: SampleRequest) -> list[Sample]:
+        """`request.n` continuations of a state.
+
+        Raises:
+            RequestRefusedError: the server refuses the request (a context that is too long).
+            EngineError: all servers failed again and again; names the request and the servers.
+        """
+        check(request.n >= 1, "request.n", "an integer >= 1", request.n)
+        prefix = request.state.token_ids + tuple(request.bridge_ids)
+        payload = self._payload(request, prefix)
+        if self.model is None:
+            payload.pop("model")
+        answer = await self.pool.post("/v1/completions", payload, name=request.name, weight=request.n)
+        choices = sorted(answer["choices"], key=lambda choice: choice["index"])
+        if len(choices) != payload["n"]:
+            raise EngineError(f"expected {payload['n']} continuations, got {len(choices)}", request=request.name)
+        samples = [self._sample(choice, prefix, request.name) for choice in choices]
+        # the most likely continuation is one; vLLM does not repeat it
+        return samples if len(samples) == request.n else [self._copy(samples[0]) for _ in range(request.n)]
+
+    async def evaluate(self, states: Sequence[State]) -> list[Evaluation]:
+        """h(s) and v̂(s) of `states`, by the evaluator.
+
+        Raises:
+            ValueError: there is none.
+            EngineError: the pooling servers failed.
+        """
+        if self.evaluator is None:
+            raise ValueError("evaluator: expected pooling_urls with a value_head, or an evaluator, got neither")
+        return await self.evaluator.evaluate(states)
+
+    async def aclose(self) -> None:
+        """Close this event loop's connections."""
+        await self.pool.aclose()
+        if isinstance(self.evaluator, PoolingServer):
+            await self.evaluator.pool.aclose()
+
+    def _payload(self, request: SampleRequest, prefix: tuple[int, ...]) -> dict[str, Any]:
+        params = request.params
+        greedy = params.temperature == 0
+        return {
+            "model": self.model,
+            "prompt": list(prefix),
+            "n": 1 if greedy else request.n,
+            "max_tokens": params.max_tokens,
+            "temperature": params.temperature,
+            "top_p": params.top_p,
+            "top_k": params.top_k,
+            "repetition_penalty": params.repetition_penalty,
+            "seed": request.seed & (2**62 - 1),  # vLLM adds the index of the continuation to it
+            "logprobs": 0,  # of the sampled token alone
+            "return_token_ids": True,
+            "skip_special_tokens": False,
+            "stop_token_ids": self._stop_token_ids,
+        }
+
+    def _sample(self, choice: dict[str, Any], prefix: tuple[int, ...], name: str) -> Sample:
+        tokens, logprobs = choice.get("token_ids"), (choice.get("logprobs") or {}).get("token_logprobs")
+        if tokens is None or logprobs is None or len(tokens) != len(logprobs):
+            raise EngineError(
+                "expected token ids and as many log-probabilities (is the server vLLM, with return_token_ids?), got "
+                f"{None if tokens is None else len(tokens)} and {None if logprobs is None else len(logprobs)}",
+                request=name,
+            )
+        stopped = choice["finish_reason"] == "stop"
+        text = self.tokenizer.decode(
+            tokens[:-1] if stopped else tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False
+        )
+        reason = "stop" if stopped else "length"
+        return Sample(list(tokens), list(logprobs), text, reason, State(prefix + tuple(tokens)))
+
+    @staticmethod
+    def _copy(sample: Sample) -> Sample:
+        return Sample(
+            list(sample.token_ids),
+            list(sample.logprobs),
+            sample.text,
+            sample.finish_reason,
+            sample.state,
+            sample.pooled,
+        )
