@@ -12,6 +12,8 @@ COMMANDS = {
     "demo": ("lapha.cli.demo", "demo"),
     "train": ("lapha.cli.train", "train"),
     "search": ("lapha.cli.search", "search"),
+    "eval": ("lapha.cli.eval", "evaluate"),
+    "report": ("lapha.cli.report", "report"),
     "plot": ("lapha.cli.plot", "plot"),
     "bench": ("lapha.cli.bench", "bench"),
     "env": ("lapha.cli.env", "env"),

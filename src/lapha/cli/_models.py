@@ -44,7 +44,7 @@ def load_model(
     tools: str = "none",
     depth_limit: int | None = None,
     context_limit: int = 4096,
-    sandbox: Any = None,
+    sandbox: str = "monty",
 ) -> LoadedModel:
     """Load a model for searching.
 
@@ -75,17 +75,12 @@ def load_model(
     plain = ChatEnvironment(engine.tokenizer, depth_limit=depth, context_limit=context_limit)
     environment = plain
     if tools == "python":
+        from lapha.sandbox import create_sandbox
+
         environment = ChatEnvironment(
-            engine.tokenizer, depth_limit=depth, context_limit=context_limit, sandbox=sandbox or open_sandbox()
+            engine.tokenizer, depth_limit=depth, context_limit=context_limit, sandbox=create_sandbox(sandbox)
         )
     return LoadedModel(name, engine, environment, plain, breadth, depth, sampling, has_head)
-
-
-def open_sandbox() -> Any:
-    """The default sandbox for tools."""
-    from lapha import sandbox
-
-    return sandbox.open_default()
 
 
 def _head_beside(name: str) -> str | None:

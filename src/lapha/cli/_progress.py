@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Column
 
 
 def console() -> Console:
@@ -16,8 +17,8 @@ def console() -> Console:
 def progress_bar(**options: Any) -> Progress:
     """A progress bar with a task's live numbers (its ``status`` field) behind it."""
     return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=28),
+        TextColumn("{task.description}", table_column=Column(no_wrap=True, min_width=15)),
+        BarColumn(bar_width=20),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),

@@ -22,6 +22,9 @@ def search(
     temperature: Annotated[float | None, typer.Option(help="Sampling temperature; default: the model's.")] = None,
     max_tokens: Annotated[int | None, typer.Option(help="Most tokens of one step.")] = None,
     tools: Annotated[str, typer.Option(help="'none', or 'python' to run code in the sandbox.")] = "none",
+    sandbox: Annotated[
+        str, typer.Option(help="'monty', 'bubblewrap' or a server's address, for --tools python.")
+    ] = "monty",
     answer: Annotated[str | None, typer.Option(help="Answer rule; default: 'value', or 'vote' without a head.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of all sampling.")] = 0,
     save: Annotated[Path | None, typer.Option(help="Write the tree here as JSON (latents beside it).")] = None,
@@ -42,7 +45,9 @@ def search(
     if question == "-":
         question = typer.get_text_stream("stdin").read().strip()
     check(bool(question.strip()), "question", "text that is not blank", repr(question))
-    loaded = load_model(model, value_head=value_head, gguf_file=gguf_file, tools=tools, depth_limit=depth)
+    loaded = load_model(
+        model, value_head=value_head, gguf_file=gguf_file, tools=tools, sandbox=sandbox, depth_limit=depth
+    )
     sampling = loaded.sampling
     if temperature is not None:
         sampling = dataclasses.replace(sampling, temperature=temperature)

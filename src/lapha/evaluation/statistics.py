@@ -52,7 +52,12 @@ def bootstrap(
 
 
 def paired_bootstrap(
-    first: Sequence[float], second: Sequence[float], *, confidence: float = 0.95, resamples: int = 4000, seed: int = 0
+    first: Sequence[float] | np.ndarray,
+    second: Sequence[float] | np.ndarray,
+    *,
+    confidence: float = 0.95,
+    resamples: int = 4000,
+    seed: int = 0,
 ) -> Interval:
     """Interval of mean(second − first) over problems that both runs graded, resampled in pairs.
 

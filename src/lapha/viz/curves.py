@@ -91,7 +91,11 @@ def accuracy_curve(
 
 
 def reliability_diagram(
-    predicted: Sequence[float], outcome: Sequence[bool], *, bins: int = 10, xlabel: str = "predicted v̂"
+    predicted: Sequence[float] | np.ndarray,
+    outcome: Sequence[bool] | np.ndarray,
+    *,
+    bins: int = 10,
+    xlabel: str = "predicted v̂",
 ) -> str:
     """Share of correct outcomes against predicted value, in equal-width bins, over a histogram of the predictions.
 

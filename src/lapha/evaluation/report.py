@@ -1,0 +1,307 @@
+"""A page for one run, or for several side by side. Reads run folders only; makes no network request."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lapha._checks import check
+from lapha.evaluation.results import RESULT_COLUMNS, GradedRun, read_graded, result_rows
+from lapha.evaluation.run_folder import TREES, read_config
+from lapha.evaluation.statistics import Interval, bootstrap, paired_bootstrap
+from lapha.search import SearchResult
+from lapha.shaping import potential
+from lapha.viz import (
+    Curve,
+    Figure,
+    Report,
+    Section,
+    Table,
+    TreePicture,
+    accuracy_curve,
+    reliability_diagram,
+    scatter,
+    tree_figure,
+    write_report,
+)
+
+_SAMPLED_TREES = 24  # trees whose latents are read for V against v̂
+_LARGEST_PICTURE = 1200  # nodes
+
+
+def write_run_report(folders: Sequence[str | Path], path: str | Path, *, gallery: int = 4) -> Path:
+    """Write the page and return its path. Needs the ``viz`` extra.
+
+    Args:
+        folders: graded runs, the first of which the others are compared with.
+        path: the page.
+        gallery: trees to draw, ≥ 0.
+
+    Raises:
+        ValueError: no folder, or one that holds no graded run.
+    """
+    check(len(folders) >= 1, "runs", "at least one folder", "none")
+    check(gallery >= 0, "gallery", "an integer >= 0", gallery)
+    runs = {name: read_graded(folder) for name, folder in zip(_names(folders), folders)}
+    first_name, first = next(iter(runs.items()))
+    trees = _sampled_trees(first)
+    sections = [
+        _results(runs),
+        *([_comparison(runs)] if len(runs) > 1 else []),
+        *_costs(runs),
+        _trust(runs),
+        *_potentials(first, trees),
+        *_pruning(runs),
+        *_gallery(first, trees, gallery),
+        _settings(runs),
+    ]
+    value = first.scores.get("value") or next(iter(first.scores.values()))
+    facts = {
+        "problems": len(value.correct),
+        f"accuracy, {value.mode}": f"{100 * value.accuracy.mean:.1f} %",
+        "tokens per problem": f"{value.tokens:.0f}",
+        "ungradable": value.ungradable,
+        "failed": sum(score.failed for score in first.scores.values()),
+    }
+    title = "Evaluation" if len(runs) == 1 else "Comparison of runs"
+    return write_report(Report(title, ", ".join(runs) if len(runs) > 1 else first_name, facts, sections), path)
+
+
+def _names(folders: Sequence[str | Path]) -> list[str]:
+    """Short names that tell the folders apart."""
+    paths = [Path(folder).resolve() for folder in folders]
+    for depth in range(1, 20):
+        names = ["/".join(path.parts[-depth:]) for path in paths]
+        if len(set(names)) == len(names):
+            return names
+    raise ValueError(f"runs: expected different folders, got {', '.join(map(str, folders))}")
+
+
+def _results(runs: dict[str, GradedRun]) -> Section:
+    columns = (["run"] if len(runs) > 1 else []) + list(RESULT_COLUMNS)
+    rows = [([name] if len(runs) > 1 else []) + row for name, run in runs.items() for row in result_rows(run)]
+    caption = (
+        "Accuracy is of the one answer that a mode gives, with its 95 % bootstrap interval over problems; pass@1 and avg@k are over all "
+        "answers that it produced. Ungradable answers count as neither right nor wrong. Tokens and seconds are per problem."
+    )
+    return Section("Results", "", [Table(columns, rows, caption)])
+
+
+def _comparison(runs: dict[str, GradedRun]) -> Section:
+    (base_name, base), *others = runs.items()
+    rows = []
+    for name, run in others:
+        for mode, score in run.scores.items():
+            reference = base.scores.get(mode)
+            if reference is None:
+                continue
+            if len(reference.correct) != len(score.correct) or _asked(run) != _asked(base):
+                rows.append([f"{name} − {base_name}", mode, "other problems", "", ""])
+                continue
+            found = paired_bootstrap(reference.correct, score.correct)
+            rows.append([f"{name} − {base_name}", mode, _points(found), f"{found.count}", _verdict(found)])
+    text = "Differences in accuracy on the same problems, resampled in pairs."
+    return Section(
+        "Paired differences", text, [Table(["runs", "mode", "difference, points [95 %]", "problems", ""], rows)]
+    )
+
+
+def _asked(run: GradedRun) -> Any:
+    return read_config(run.folder)["settings"].get("questions")
+
+
+def _points(interval: Interval) -> str:
+    return f"{100 * interval.mean:+.1f} [{100 * interval.low:+.1f}, {100 * interval.high:+.1f}]"
+
+
+def _verdict(interval: Interval) -> str:
+    if math.isnan(interval.mean):
+        return ""
+    return "better" if interval.low > 0 else "worse" if interval.high < 0 else "not told apart"
+
+
+def _costs(runs: dict[str, GradedRun]) -> list[Section]:
+    by_simulations, by_tokens = {}, {}
+    for name, run in runs.items():
+        label = "" if len(runs) == 1 else f", {name}"
+        curve = _simulation_curve(run)
+        if curve is not None:
+            counts, intervals, tokens = curve
+            means, low, high = ([getattr(i, end) for i in intervals] for end in ("mean", "low", "high"))
+            by_simulations[f"search{label}"] = Curve(counts, means, low, high)
+            by_tokens[f"search{label}"] = Curve(tokens, means)
+        for mode, score in run.scores.items():
+            if mode != "value" and score.tokens > 0 and math.isfinite(score.accuracy.mean):
+                accuracy = score.accuracy
+                by_tokens[f"{mode}{label}"] = Curve([score.tokens], [accuracy.mean], [accuracy.low], [accuracy.high])
+    figures = []
+    if by_simulations:
+        caption = "From one search per problem, read after fewer simulations; bands are 95 % intervals."
+        figures.append(Figure(accuracy_curve(by_simulations), caption))
+    if by_tokens:
+        figures.append(
+            Figure(accuracy_curve(by_tokens, xlabel="tokens per problem"), "Every mode at the tokens that it sampled.")
+        )
+    return [Section("Accuracy against cost", "", figures)] if figures else []
+
+
+def _simulation_curve(run: GradedRun) -> tuple[list[int], list[Interval], list[float]] | None:
+    """(simulations, accuracy, mean tokens) of value mode, from what the run recorded."""
+    records = [record for record in run.records if record["mode"] == "value" and record.get("simulations")]
+    if not records:
+        return None
+    counts = records[0]["simulations"]
+    intervals = []
+    for column in range(len(counts)):
+        answers = [(record["index"], record["answers_by_simulation"][column]) for record in records]
+        found = [False if answer is None else run.verdicts[index, answer].correct for index, answer in answers]
+        intervals.append(bootstrap([math.nan if correct is None else float(correct) for correct in found]))
+    tokens = np.mean([record["tokens_by_simulation"] for record in records], axis=0)
+    return counts, intervals, tokens.tolist()
+
+
+def _trust(runs: dict[str, GradedRun]) -> Section:
+    rows, figures = [], []
+    for name, run in runs.items():
+        for mode in ("value", "best-of-n"):
+            score = run.scores.get(mode)
+            if score is None or not len(score.predicted):
+                continue
+            found = score.calibration
+            auc = f"{found.auc:.3f}" if math.isfinite(found.auc) else "–"
+            rows.append([name, mode, str(found.count), f"{found.ece:.3f}", f"{found.brier:.3f}", auc])
+            figures.append(Figure(reliability_diagram(score.predicted, score.outcome), f"{name}, answers of {mode}"))
+    if not rows:
+        return Section("How far v̂ can be trusted", "No graded answer of these runs has a value.")
+    table = Table(
+        ["run", "answers of", "answers", "ECE", "Brier", "AUC"], rows, "AUC 0.5 is chance; ECE and Brier are best at 0."
+    )
+    return Section("How far v̂ can be trusted", "", [table, *figures])
+
+
+def _sampled_trees(run: GradedRun) -> list[SearchResult]:
+    """Searches of value mode that were kept, evenly picked."""
+    paths = sorted((run.folder / TREES).glob("*.json")) if (run.folder / TREES).is_dir() else []
+    stride = max(1, -(-len(paths) // _SAMPLED_TREES))
+    trees = []
+    for path in paths[::stride]:
+        result = SearchResult.load(path)
+        result.index = int(path.stem)
+        trees.append(result)
+    return trees
+
+
+def _goal(run: GradedRun, result: SearchResult) -> np.ndarray:
+    """(N,) bool, leaves with a right answer, by the run's verdicts."""
+    found = [None if answer is None else run.verdicts.get((result.index, answer)) for answer in result.tree.answer]
+    return np.array([verdict is not None and bool(verdict.correct) for verdict in found])
+
+
+def _measured(run: GradedRun, result: SearchResult) -> tuple[np.ndarray, np.ndarray] | None:
+    """(goal, V), each (N,), or None where a tree has no right leaf or no latents."""
+    import torch
+
+    goal = _goal(run, result)
+    if result.latents is None or not goal.any():
+        return None
+    return goal, potential(result.latents, torch.from_numpy(goal)).numpy()
+
+
+def _potentials(run: GradedRun, trees: Sequence[SearchResult]) -> list[Section]:
+    pairs = []
+    for result in trees:
+        measured = _measured(run, result)
+        if measured is not None:
+            known = np.isfinite(result.tree.value)
+            pairs.append(np.stack([measured[1][known], result.tree.value[known]]))
+    if not pairs:
+        return []
+    true, guessed = np.concatenate(pairs, axis=1)
+    error = float(np.mean((true - guessed) ** 2))
+    text = (
+        f"{true.size} states of {len(pairs)} trees that hold a right answer: mean squared error {error:.4f}, "
+        f"correlation {_correlation(true, guessed)}. V is known only after grading."
+    )
+    picture = Figure(scatter(true.tolist(), guessed.tolist(), xlabel="potential V", ylabel="value head v̂"))
+    return [Section("V against v̂", text, [picture])]
+
+
+def _correlation(a: np.ndarray, b: np.ndarray) -> str:
+    return f"{np.corrcoef(a, b)[0, 1]:.3f}" if a.std() > 0 and b.std() > 0 else "undefined"
+
+
+def _pruning(runs: dict[str, GradedRun]) -> list[Section]:
+    rows = []
+    for name, run in runs.items():
+        records = [record for record in run.records if record["mode"] == "value" and record.get("nodes")]
+        every = read_config(run.folder)["settings"].get("prune_every", 0)
+        if not records:
+            continue
+        nodes, pruned = (np.array([record[key] for record in records], float) for key in ("nodes", "pruned"))
+        score = run.scores["value"]
+        share = f"{100 * pruned.sum() / nodes.sum():.1f} %"
+        rows.append(
+            [
+                name,
+                f"every {every}" if every else "never",
+                f"{nodes.mean():.0f}",
+                share,
+                score.accuracy.percent(),
+                f"{score.tokens:.0f}",
+            ]
+        )
+    if not any(row[1] != "never" for row in rows):
+        return []
+    columns = ["run", "pruned", "nodes per tree", "share disabled", "accuracy", "tokens per problem"]
+    return [Section("Pruning", "", [Table(columns, rows)])]
+
+
+def _gallery(run: GradedRun, trees: Sequence[SearchResult], count: int) -> list[Section]:
+    drawable = [tree for tree in trees if tree.latents is not None and 2 < len(tree.tree) <= _LARGEST_PICTURE]
+    drawable.sort(key=lambda result: (-_balance(run, result), result.index))
+    figures = []
+    for result in drawable[:count]:
+        measured = _measured(run, result)
+        picture = TreePicture(
+            result.tree,
+            result.latents,  # type: ignore[arg-type]
+            potential=None if measured is None else measured[1],
+            correct=_goal(run, result),
+            chosen=result.node,
+            title=f"Problem {result.index}: {_shorten(result.question, 160)}",
+        )
+        figures.append(Figure(tree_figure(picture, max_text=600)))
+    text = (
+        "The centre is the prompt. Trees with right and wrong answers come first; without a right answer there is no V."
+    )
+    return [Section("Trees on the Poincaré disk", text, figures)] if figures else []
+
+
+def _balance(run: GradedRun, result: SearchResult) -> float:
+    answered = result.tree.answered()
+    if not len(answered):
+        return 0.0
+    share = float(_goal(run, result)[answered].mean())
+    return share * (1 - share)
+
+
+def _shorten(text: str, length: int) -> str:
+    flat = " ".join(text.split())
+    return flat if len(flat) <= length else flat[: length - 1] + "…"
+
+
+def _settings(runs: dict[str, GradedRun]) -> Section:
+    documents = {name: read_config(run.folder) for name, run in runs.items()}
+    keys = list(
+        dict.fromkeys(key for d in documents.values() for part in ("settings", "environment") for key in d[part])
+    )
+    rows = []
+    for key in keys:
+        values = [str({**d["environment"], **d["settings"]}.get(key)) for d in documents.values()]
+        if any(value != "None" for value in values):
+            rows.append([key, *values])
+    return Section("Settings and versions", "", [Table(["", *runs], rows)])

@@ -1,0 +1,195 @@
+"""Grading a run and writing its tables. Here, after the searches, gold answers are read."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lapha.evaluation.comparison import Grade, ModeScore, score_modes
+from lapha.evaluation.folders import plain
+from lapha.evaluation.grading import Verdict
+from lapha.evaluation.modes import MODES, Outcome
+from lapha.evaluation.run_folder import GRADES, RESULTS_CSV, RESULTS_MD, outcome_of_record, read_records
+from lapha.tree.storage import replace_file
+
+# grades many (index, answer) pairs at once
+GradeVerdicts = Callable[[Sequence[tuple[int, str]]], list[Verdict]]
+
+_CSV_COLUMNS = (
+    "mode", "problems", "accuracy", "low", "high", "pass_at_1", "mean_correct", "any_correct", "samples", "tokens",
+    "ungradable", "judged", "failed", "auc", "brier", "ece",
+)  # fmt: skip
+
+
+class GradedRun:
+    """A run with its verdicts.
+
+    Attributes:
+        folder: the run's.
+        records: records of ``rollouts.jsonl``.
+        outcomes: mode -> outcomes in question order.
+        verdicts: (index, answer) -> `Verdict`.
+        scores: mode -> `ModeScore`.
+    """
+
+    def __init__(self, folder: str | Path, verdicts: dict[tuple[int, str], Verdict]) -> None:
+        self.folder = Path(folder)
+        self.records = sorted(read_records(folder), key=lambda record: (MODES.index(record["mode"]), record["index"]))
+        self.outcomes: dict[str, list[Outcome]] = {}
+        for record in self.records:
+            self.outcomes.setdefault(record["mode"], []).append(outcome_of_record(record))
+        self.verdicts = verdicts
+        self.scores: dict[str, ModeScore] = score_modes(self.outcomes, self.grade)
+
+    def grade(self, pairs: Sequence[tuple[int, str]]) -> list[bool | None]:
+        """Verdicts that the run has."""
+        return [self.verdicts[pair].correct for pair in pairs]
+
+    def judged(self, mode: str) -> int:
+        """How many of a mode's answers only the judge could decide."""
+        pairs = [(outcome.index, outcome.answer) for outcome in self.outcomes[mode] if outcome.answer is not None]
+        return sum(self.verdicts[pair].method == "judge" for pair in pairs)
+
+
+def grade_run(folder: str | Path, grade: GradeVerdicts) -> GradedRun:
+    """Grade every answer of a run, each distinct one once, and write ``grades.jsonl`` and the tables.
+
+    The same rollouts and verdicts give the same ``results.csv``, byte for byte: it holds no times.
+    """
+    folder = Path(folder)
+    pairs = answers_of(read_records(folder))
+    verdicts = dict(zip(pairs, grade(pairs)))
+    _write_grades(folder / GRADES, verdicts)
+    run = GradedRun(folder, verdicts)
+    replace_file(folder / RESULTS_CSV, results_csv(run).encode())
+    replace_file(folder / RESULTS_MD, results_markdown(run).encode())
+    return run
+
+
+def read_graded(folder: str | Path) -> GradedRun:
+    """A run that has been graded before.
+
+    Raises:
+        ValueError: it has not.
+    """
+    from lapha._checks import check
+    from lapha.evaluation.folders import read_json_lines
+
+    path = Path(folder) / GRADES
+    check(path.is_file(), "run", "a run that has been graded (lapha eval does it at its end)", str(folder))
+    return GradedRun(
+        folder,
+        {(g["index"], g["answer"]): Verdict(g["correct"], g["method"], g["detail"]) for g in read_json_lines(path)},
+    )
+
+
+def answers_of(records: Sequence[dict[str, Any]]) -> list[tuple[int, str]]:
+    """All (index, answer) pairs that a run gave anywhere, sorted."""
+    pairs = set()
+    for record in records:
+        for answer in (record["answer"], *record["answers"], *record.get("answers_by_simulation", ())):
+            if answer is not None:
+                pairs.add((record["index"], answer))
+    return sorted(pairs)
+
+
+def _write_grades(path: Path, verdicts: dict[tuple[int, str], Verdict]) -> None:
+    import json
+
+    lines = [
+        json.dumps({"index": index, "answer": answer, **plain(vars(verdict))}, ensure_ascii=False)
+        for (index, answer), verdict in verdicts.items()
+    ]
+    replace_file(path, "".join(line + "\n" for line in lines).encode("utf-8", "surrogatepass"))
+
+
+def results_csv(run: GradedRun) -> str:
+    """The table as CSV: one row per mode, six decimals, no times."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(_CSV_COLUMNS)
+    for mode, score in run.scores.items():
+        numbers = {
+            **score.summary(),
+            "pass_at_1": score.pass_at(1),
+            "judged": run.judged(mode),
+            "problems": len(score.correct),
+        }
+        writer.writerow([mode, *(_cell(numbers[name]) for name in _CSV_COLUMNS[1:])])
+    return buffer.getvalue()
+
+
+def _cell(value: float) -> str:
+    if isinstance(value, (int, np.integer)):
+        return str(value)
+    return "" if not np.isfinite(value) else f"{value:.6f}"
+
+
+RESULT_COLUMNS = (
+    "mode",
+    "accuracy",
+    "pass@1",
+    "pass@k",
+    "avg@k",
+    "k",
+    "tokens",
+    "seconds",
+    "ungradable",
+    "failed",
+    "AUC of v̂",
+)
+
+
+def result_rows(run: GradedRun) -> list[list[str]]:
+    """The table for people. pass@1 and avg@k are over all of a mode's answers, accuracy over the one it chose."""
+    rows = []
+    for mode, score in run.scores.items():
+        ungradable = f"{score.ungradable}" + (f" ({run.judged(mode)} judged)" if run.judged(mode) else "")
+        rows.append(
+            [
+                mode,
+                score.accuracy.percent(),
+                _percent(score.pass_at(1)),
+                _percent(float(score.any_correct.mean())),
+                _percent(float(score.mean_correct.mean())),
+                f"{score.samples:.1f}",
+                f"{score.tokens:.0f}",
+                f"{score.seconds:.2f}",
+                ungradable,
+                str(score.failed),
+                f"{score.calibration.auc:.3f}" if np.isfinite(score.calibration.auc) else "–",
+            ]
+        )
+    return rows
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %" if np.isfinite(share) else "–"
+
+
+def results_markdown(run: GradedRun) -> str:
+    """The table as Markdown."""
+    lines = ["| " + " | ".join(RESULT_COLUMNS) + " |", "|" + "---|" * len(RESULT_COLUMNS)]
+    lines += ["| " + " | ".join(row) + " |" for row in result_rows(run)]
+    note = (
+        "\nAccuracy with 95 % bootstrap intervals over problems; tokens and seconds per problem. Ungradable answers count "
+        "as neither right nor wrong. majority and best-of-n sample at least as many tokens as value, unless --samples says otherwise.\n"
+    )
+    return "\n".join(lines) + "\n" + note
+
+
+__all__ = [
+    "Grade",
+    "GradeVerdicts",
+    "GradedRun",
+    "answers_of",
+    "grade_run",
+    "read_graded",
+    "result_rows",
+    "results_markdown",
+]

@@ -1,0 +1,120 @@
+"""Running an evaluation: modes over questions, outcomes on disk as they come, resumed where it was cut off."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from lapha.evaluation.comparison import powers_of_two
+from lapha.evaluation.modes import (
+    CHAIN_MODES,
+    MODES,
+    ModeRunner,
+    Outcome,
+    answers_by_simulation,
+    check_modes,
+    tokens_by_simulation,
+)
+from lapha.evaluation.run_folder import RunFolder
+from lapha.search import SearchResult
+
+
+class EvaluationRun:
+    """Answers a run's questions in its modes and records every outcome; asks nothing twice.
+
+    The questions are all it knows: gold answers are read by the grader, from their own file handle.
+
+    Args:
+        folder: where outcomes go; those in it are not asked again.
+        questions: in the order of their indices.
+        modes: names from `lapha.evaluation.modes.MODES`.
+        runner: makes a `ModeRunner` from (on_outcome, on_search).
+        samples: chains per question of majority and best-of-n; None to match the tokens of ``value``.
+        keep_trees: save every search of ``value``.
+        on_outcome: called after an outcome is on disk.
+
+    Raises:
+        ValueError: unknown modes, or chains that cannot know how much to sample.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        questions: Sequence[str],
+        modes: Sequence[str],
+        runner: Callable[[Callable[[Outcome], None], Callable[[SearchResult], None]], ModeRunner],
+        *,
+        samples: int | None = None,
+        keep_trees: bool = True,
+        on_outcome: Callable[[Outcome], None] | None = None,
+    ) -> None:
+        check_modes(modes, samples)
+        self.folder = folder
+        self.questions = list(questions)
+        self.modes = [mode for mode in MODES if mode in modes]
+        self.samples = samples
+        self.keep_trees = keep_trees
+        self.on_outcome = on_outcome or (lambda outcome: None)
+        self._asked: list[list[int]] = []  # per question asked now, the indices that it stands at
+        self._curves: dict[int, dict[str, Any]] = {}
+        self._done = {mode: folder.done(mode) for mode in self.modes}
+        self.runner = runner(self._record, self._keep)
+
+    def run(self) -> None:
+        """Ask what has not been answered yet. Equal questions are asked once, and their outcome stands for all."""
+        ask = {"single": self.runner.single, "react": self.runner.react, "value": self.runner.value}
+        for mode in self.modes:
+            if mode in ask and (questions := self._pending([mode])):
+                ask[mode](questions)
+        chains = [mode for mode in self.modes if mode in CHAIN_MODES]
+        if chains and (questions := self._pending(chains)):
+            self.runner.chains(questions, budgets=self._budgets(), samples=self.samples or 1)
+
+    def _pending(self, modes: Sequence[str]) -> list[str]:
+        """The distinct questions that one of `modes` has still to answer."""
+        places = defaultdict(list)
+        for index, question in enumerate(self.questions):
+            places[question].append(index)
+        waiting = {q: where for q, where in places.items() if any(not self._done[m].issuperset(where) for m in modes)}
+        self._asked = list(waiting.values())
+        return list(waiting)
+
+    def _budgets(self) -> list[int] | None:
+        if self.samples is not None:
+            return None
+        spent = {outcome.index: outcome.tokens for outcome in self.folder.outcomes if outcome.mode == "value"}
+        return [spent[where[0]] for where in self._asked]
+
+    def _record(self, outcome: Outcome) -> None:
+        if outcome.mode not in self.modes:
+            return
+        where = self._asked[outcome.index]
+        more = self._curves.pop(outcome.index, {}) if outcome.mode == "value" else {}
+        for index in where:
+            if index not in self._done[outcome.mode]:
+                placed = dataclasses.replace(outcome, index=index)
+                self.folder.add(placed, **more)
+                self._done[outcome.mode].add(index)
+                self.on_outcome(placed)
+
+    def _keep(self, result: SearchResult) -> None:
+        if result.error is not None:
+            return
+        counts = powers_of_two(self.runner.config.simulations)
+        self._curves[result.index] = {
+            "simulations": counts,
+            "answers_by_simulation": answers_by_simulation(result, counts, self.runner.config.answer),
+            "tokens_by_simulation": tokens_by_simulation(result, counts),
+            "nodes": len(result.tree),
+            "pruned": int(result.tree.pruned.sum()),
+        }
+        if self.keep_trees:
+            for index in self._asked[result.index]:
+                self.folder.save_tree(result, index)
+
+
+def failures(outcomes: Sequence[Outcome]) -> list[str]:
+    """One line per outcome that ended with an error."""
+    return [f"{outcome.mode}, problem {outcome.index}: {outcome.error}" for outcome in outcomes if outcome.error]
