@@ -8,11 +8,12 @@ every function that has a direction as its input multiplies by max(radius, tiny)
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from lapha.geometry.numerics import (
     accumulate_dtype,
@@ -26,6 +27,45 @@ from lapha.geometry.numerics import (
 _REFINE_ELEMENTS = 1 << 24
 
 
+class _Once(torch.autograd.Function):
+    """(n, n tensors, tensors of the graph) ↦ the n tensors, whose backward raises."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(count: int, *tensors: Tensor) -> tuple[Tensor, ...]:
+        return tuple(tensor.clone() for tensor in tensors[:count])
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        raise RuntimeError("lapha.geometry is differentiable once: second derivatives are not implemented")
+
+
+def differentiable_once(backward: Callable) -> Callable:
+    """A backward whose result raises when it is differentiated again.
+
+    torch's `once_differentiable` returns constants when the incoming gradient is one: a penalty on gradients would then
+    silently have no effect. The saved tensors tie the result to the graph here.
+    """
+
+    @functools.wraps(backward)
+    def wrapper(ctx: Any, *grads: Tensor) -> tuple:
+        with torch.no_grad():
+            result = backward(ctx, *grads)
+        if not torch.is_grad_enabled():
+            return result
+        result = result if isinstance(result, tuple) else (result,)
+        tensors = [grad for grad in result if grad is not None]
+        guarded = iter(_Once.apply(len(tensors), *tensors, *ctx.saved_tensors))
+        return tuple(None if grad is None else next(guarded) for grad in result)
+
+    return wrapper
+
+
 def _scaled_norm(v: Tensor) -> tuple[Tensor, Tensor]:
     """v over its largest entry, and ‖v‖ (…, 1); squares neither underflow nor overflow."""
     largest = v.abs().amax(-1, keepdim=True).clamp_min(torch.finfo(v.dtype).tiny)
@@ -36,6 +76,8 @@ def _scaled_norm(v: Tensor) -> tuple[Tensor, Tensor]:
 
 class ToPolar(torch.autograd.Function):
     """v (…, D) ↦ direction v/‖v‖ (…, D) and norm ‖v‖ (…,); direction e₀ at v = 0."""
+
+    generate_vmap_rule = True
 
     @staticmethod
     def forward(v: Tensor) -> tuple[Tensor, Tensor]:
@@ -49,7 +91,7 @@ class ToPolar(torch.autograd.Function):
         ctx.save_for_backward(*output)
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, grad_direction: Tensor, grad_norm: Tensor) -> Tensor:
         direction, norm = ctx.saved_tensors
         tangential = grad_direction - direction * (direction * grad_direction).sum(-1, keepdim=True)
@@ -58,6 +100,8 @@ class ToPolar(torch.autograd.Function):
 
 class FromPolar(torch.autograd.Function):
     """(direction, norm) ↦ norm · direction."""
+
+    generate_vmap_rule = True
 
     @staticmethod
     def forward(direction: Tensor, norm: Tensor) -> Tensor:
@@ -68,7 +112,7 @@ class FromPolar(torch.autograd.Function):
         ctx.save_for_backward(*inputs)
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
         direction, norm = ctx.saved_tensors
         grad_direction = grad * norm[..., None].clamp_min(origin_radius(norm.dtype))
@@ -77,6 +121,8 @@ class FromPolar(torch.autograd.Function):
 
 class Distance(torch.autograd.Function):
     """(radius_x, radius_y, chord, curvature) ↦ distance; the three tensors have one shape."""
+
+    generate_vmap_rule = True
 
     @staticmethod
     def forward(radius_x: Tensor, radius_y: Tensor, chord: Tensor, curvature: float) -> Tensor:
@@ -88,7 +134,7 @@ class Distance(torch.autograd.Function):
         ctx.save_for_backward(radius_x, radius_y, chord, output)
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         radius_x, radius_y, chord, distance = ctx.saved_tensors
         by_x, by_y, by_chord = distance_partials(radius_x, radius_y, chord, distance, ctx.curvature)
@@ -117,6 +163,8 @@ def chord_parts(u: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 class Chord(torch.autograd.Function):
     """Directions u, t (…, D) of one shape ↦ ‖u/‖u‖ − t/‖t‖‖ (…,), by direct differences."""
 
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(u: Tensor, t: Tensor) -> Tensor:
         return chord_parts(u, t)[0].squeeze(-1)
@@ -126,7 +174,7 @@ class Chord(torch.autograd.Function):
         ctx.save_for_backward(*inputs)
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
         u, t = ctx.saved_tensors
         chord, unit, length_u, length_t = chord_parts(u, t)
@@ -181,7 +229,7 @@ class PairwiseChord(torch.autograd.Function):
         ctx.save_for_backward(*inputs, output)
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
         u, t, chord = ctx.saved_tensors
         unit_u, length_u = _normalized(u)

@@ -18,12 +18,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from lapha._checks import check, check_float_tensor
-from lapha.geometry.autograd import chord
+from lapha.geometry.autograd import chord, differentiable_once
 from lapha.geometry.distance import check_broadcast, dist
-from lapha.geometry.numerics import at_least, busemann_from_chord, busemann_partials, origin_radius
+from lapha.geometry.numerics import busemann_from_chord, busemann_partials, floored
 from lapha.geometry.points import PolarPoints, check_same_space
 from lapha.geometry.translate import SpatialToPolar, Translate
 
@@ -103,20 +102,25 @@ def geodesic(X: PolarPoints, Y: PolarPoints, s: float | Tensor) -> PolarPoints:
     s = torch.as_tensor(s, dtype=X.radius.dtype, device=X.device)
     shape = check_broadcast(X.shape, s.shape, "s")
     X, Y, s = X.expand(shape), Y.expand(shape), s.expand(shape)
-    sqrt_c = math.sqrt(X.curvature)
-    length = dist(X, Y) * sqrt_c
+    sqrt_c, dtype = math.sqrt(X.curvature), X.radius.dtype
+    a, b = floored(X.radius) * sqrt_c, floored(Y.radius) * sqrt_c
+    vector, log_scale = interpolate(X.direction.to(dtype), a, Y.direction.to(dtype), b, dist(X, Y) * sqrt_c, s)
+    direction, radius = SpatialToPolar.apply(vector, log_scale, X.curvature)
+    return PolarPoints(direction.to(X.dtype), radius, X.curvature)
+
+
+def interpolate(u: Tensor, a: Tensor, t: Tensor, b: Tensor, length: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+    """Spatial hyperboloid coordinates of the point at fraction s of the geodesic, as (vector (…, D), log of its scale).
+
+    (sinh((1 − s)·length) sinh 2a · u + sinh(s·length) sinh 2b · t) / sinh(length); radii > 0 and length scaled by √c.
+    """
     share_x, exponent_x = _sinh_ratio(1 - s, length)
     share_y, exponent_y = _sinh_ratio(s, length)
-    floor = sqrt_c * origin_radius(X.radius.dtype)
-    a, b = at_least(X.radius * sqrt_c, floor), at_least(Y.radius * sqrt_c, floor)
     exponent_x, exponent_y = exponent_x + 2 * a, exponent_y + 2 * b
-    scale = torch.maximum(exponent_x, exponent_y).detach()
-    weight_x = torch.exp(exponent_x - scale) * share_x * torch.expm1(-4 * a) * -0.5
-    weight_y = torch.exp(exponent_y - scale) * share_y * torch.expm1(-4 * b) * -0.5
-    dtype = a.dtype
-    vector = weight_x[..., None] * X.direction.to(dtype) + weight_y[..., None] * Y.direction.to(dtype)
-    direction, radius = SpatialToPolar.apply(vector, scale, X.curvature)
-    return PolarPoints(direction.to(X.dtype), radius, X.curvature)
+    log_scale = torch.maximum(exponent_x, exponent_y).detach()
+    weight_x = torch.exp(exponent_x - log_scale) * share_x * torch.expm1(-4 * a) * -0.5
+    weight_y = torch.exp(exponent_y - log_scale) * share_y * torch.expm1(-4 * b) * -0.5
+    return weight_x[..., None] * u + weight_y[..., None] * t, log_scale
 
 
 def _sinh_ratio(s: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
@@ -147,9 +151,13 @@ def parallel_transport(X: PolarPoints, Y: PolarPoints, w: Tensor) -> Tensor:
     X, Y = _broadcast(X, Y)
     _check_vectors(X, w, "w")
     sqrt_c, dtype = math.sqrt(X.curvature), X.radius.dtype
-    floor = sqrt_c * origin_radius(dtype)
-    a, b = (at_least(points.radius * sqrt_c, floor)[..., None] for points in (X, Y))
-    u, t, vector = X.direction.to(dtype), Y.direction.to(dtype), w.to(dtype)
+    u, t = X.direction.to(dtype), Y.direction.to(dtype)
+    return gyrate(u, floored(X.radius) * sqrt_c, t, floored(Y.radius) * sqrt_c, w.to(dtype)).to(w.dtype)
+
+
+def gyrate(u: Tensor, a: Tensor, t: Tensor, b: Tensor, w: Tensor) -> Tensor:
+    """gyr[y, −x]w for x = (u, a), y = (t, b): directions (…, D), radii (…,) > 0 scaled by √c, vectors (…, D)."""
+    a, b = a[..., None], b[..., None]
     difference = u - t
     # t − u cos θ and 1 − cos θ, by differences
     across = u * (u * difference).sum(-1, keepdim=True) - difference
@@ -158,12 +166,12 @@ def parallel_transport(X: PolarPoints, Y: PolarPoints, w: Tensor) -> Tensor:
     product = 0.25 * torch.expm1(-2 * a) * torch.expm1(-2 * b)
     rest = 0.5 * (torch.exp(-2 * a) + torch.exp(-2 * b)) + product * versine
     rise = product * across
-    hypotenuse = torch.sqrt(rest.square() + rise.square().sum(-1, keepdim=True)).clamp_min(torch.finfo(dtype).tiny)
+    hypotenuse = torch.sqrt(rest.square() + rise.square().sum(-1, keepdim=True)).clamp_min(torch.finfo(a.dtype).tiny)
     cosine, sine = rest / hypotenuse, rise / hypotenuse  # of the half angle; `sine` is a vector in the plane
-    along_u, along_sine = (u * vector).sum(-1, keepdim=True), (sine * vector).sum(-1, keepdim=True)
+    along_u, along_sine = (u * w).sum(-1, keepdim=True), (sine * w).sum(-1, keepdim=True)
     rotated = cosine * (u * along_sine - sine * along_u)
     shortened = sine.square().sum(-1, keepdim=True) * u * along_u + sine * along_sine
-    return (vector + 2 * (rotated - shortened)).to(w.dtype)
+    return w + 2 * (rotated - shortened)
 
 
 def parallel_transport0(Y: PolarPoints, v: Tensor) -> Tensor:
@@ -177,6 +185,8 @@ def parallel_transport0(Y: PolarPoints, v: Tensor) -> Tensor:
 
 
 class _Busemann(torch.autograd.Function):
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(radius: Tensor, chord: Tensor, curvature: float) -> Tensor:
         return busemann_from_chord(radius, chord, curvature)
@@ -187,7 +197,7 @@ class _Busemann(torch.autograd.Function):
         ctx.save_for_backward(radius, chord, output)
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         radius, chord, value = ctx.saved_tensors
         by_radius, by_chord = busemann_partials(radius, chord, value, ctx.curvature)

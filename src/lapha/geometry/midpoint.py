@@ -10,10 +10,9 @@ from torch import Tensor
 from lapha._checks import check, check_float_tensor
 from lapha.geometry.distance import check_broadcast, dist, pairwise_dist
 from lapha.geometry.maps import expmap, logmap
-from lapha.geometry.numerics import accumulate_dtype, at_least, origin_radius
+from lapha.geometry.numerics import accumulate_dtype, floored
 from lapha.geometry.points import PolarPoints
 from lapha.geometry.translate import SpatialToPolar
-
 
 # A full Newton step ends the search; shorter ones are for points so far apart that the full one overshoots.
 _NEWTON_SHARES = (1.0, 0.3, 0.1, 0.03)
@@ -58,8 +57,7 @@ def _weighted(X: PolarPoints, weights: Tensor | None) -> tuple[PolarPoints, Tens
 
 def _centroid(X: PolarPoints, weights: Tensor, lengths: Tensor) -> PolarPoints:
     """Σ wᵢXᵢ on the hyperboloid, over its Lorentz norm; `lengths` (…, N, N) are √c times the distances."""
-    two_sqrt_c = 2 * math.sqrt(X.curvature)
-    double = at_least(X.radius * two_sqrt_c, origin_radius(X.radius.dtype) * two_sqrt_c)
+    double = floored(X.radius) * (2 * math.sqrt(X.curvature))
     # −⟨Σ wᵢXᵢ, Σ wᵢXᵢ⟩ = Σ wᵢwⱼ cosh(√c·dᵢⱼ), over e^widest
     widest = lengths.detach().amax((-2, -1))
     cosh = 0.5 * (torch.exp(lengths - widest[..., None, None]) + torch.exp(-lengths - widest[..., None, None]))

@@ -44,9 +44,12 @@ def origin_radius(dtype: torch.dtype) -> float:
     return 1e-100 if dtype == torch.float64 else 1e-18
 
 
-def at_least(value: Tensor, floor: float) -> Tensor:
-    """max(value, floor), whose derivative is 1 on both sides (`clamp` would stop the gradient below `floor`)."""
-    return value + (floor - value.detach()).clamp_min(0)
+def floored(radius: Tensor) -> Tensor:
+    """max(radius, origin_radius) with derivative 1 on both sides (`clamp` would stop the gradient at the origin).
+
+    For formulas left to autograd, whose derivatives with respect to a direction must be multiples of this.
+    """
+    return radius + (origin_radius(radius.dtype) - radius.detach()).clamp_min(0)
 
 
 def log_sinh(x: Tensor) -> Tensor:

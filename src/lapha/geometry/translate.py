@@ -19,9 +19,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from lapha.geometry.autograd import chord_parts
+from lapha.geometry.autograd import chord_parts, differentiable_once
 from lapha.geometry.numerics import asinh_exp, distance_from_chord_length, exp_limited, origin_radius
 
 
@@ -35,6 +34,8 @@ def _unit_or_first(vector: Tensor) -> tuple[Tensor, Tensor]:
 
 class Translate(torch.autograd.Function):
     """(u (…, D), radius_x (…,), t (…, D), radius_y (…,), curvature), one batch shape ↦ direction, radius of x ⊕ y."""
+
+    generate_vmap_rule = True
 
     @staticmethod
     def forward(u: Tensor, radius_x: Tensor, t: Tensor, radius_y: Tensor, curvature: float) -> tuple[Tensor, Tensor]:
@@ -56,7 +57,7 @@ class Translate(torch.autograd.Function):
         ctx.save_for_backward(*tensors, *output)
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, grad_direction: Tensor, grad_radius: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, None]:
         u, radius_x, t, radius_y, direction, radius = ctx.saved_tensors
         sqrt_c = math.sqrt(ctx.curvature)
@@ -96,6 +97,8 @@ class SpatialToPolar(torch.autograd.Function):
     """(vector (…, D), log_scale (…,), curvature) ↦ direction, radius of the point whose spatial coordinates are
     e^log_scale · vector / √c. No gradient goes to log_scale: let it be any number that keeps `vector` in range."""
 
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(vector: Tensor, log_scale: Tensor, curvature: float) -> tuple[Tensor, Tensor]:
         direction, norm = _unit_or_first(vector)
@@ -107,7 +110,7 @@ class SpatialToPolar(torch.autograd.Function):
         ctx.save_for_backward(vector, log_scale, *output)
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, grad_direction: Tensor, grad_radius: Tensor) -> tuple[Tensor, None, None]:
         vector, log_scale, direction, radius = ctx.saved_tensors
         two_sqrt_c, tiny = 2 * math.sqrt(ctx.curvature), origin_radius(radius.dtype)
