@@ -55,7 +55,7 @@ async def evaluate(services: Services, states: Sequence[State], name: str) -> li
     return evaluations
 
 
-async def _abandon(services: Services, steps: list[asyncio.Future[Step]]) -> None:
+async def _abandon(services: Services, steps: Sequence[asyncio.Future[Step]]) -> None:
     for step in steps:
         step.cancel()
     for outcome in await asyncio.gather(*steps, return_exceptions=True):

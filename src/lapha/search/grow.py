@@ -6,6 +6,7 @@ import asyncio
 import math
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -153,7 +154,7 @@ class TreeSearch:
         finally:
             await self._settle(tasks)
 
-    async def _settle(self, tasks: list[asyncio.Future[Expansion]]) -> None:
+    async def _settle(self, tasks: Sequence[asyncio.Future[Expansion]]) -> None:
         """After a failure: no task outlives its tree, and no turn stays open."""
         if all(task.done() and not task.cancelled() and task.exception() is None for task in tasks):
             return

@@ -59,7 +59,7 @@ def grouped_advantages(r: Tensor, group: Tensor, eps: float) -> Tensor:
         return result
     ids = group[scored].to(torch.int64)
     moments = segment_moments(r[scored].detach(), ids, len(r))
-    good = (moments.count > 1) & (moments.maximum - moments.minimum > MIN_RANGE)
+    good = (moments.size > 1) & (moments.maximum - moments.minimum > MIN_RANGE)
     advantage = (r[scored] - moments.mean[ids]) / (moments.variance[ids].sqrt() + eps)
     result[scored] = torch.where(good[ids], advantage, torch.nan).to(r.dtype)
     return result

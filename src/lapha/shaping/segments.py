@@ -9,9 +9,9 @@ from torch import Tensor
 
 
 class Moments(NamedTuple):
-    """Statistics of each segment, (S,) float64 except `count`: (S,) int64. Empty segments have count 0."""
+    """Statistics of each segment, (S,) float64 except `size`: (S,) int64. Empty segments have size 0."""
 
-    count: Tensor
+    size: Tensor
     mean: Tensor
     variance: Tensor
     minimum: Tensor
@@ -28,13 +28,13 @@ def segment_moments(values: Tensor, segment: Tensor, segments: int) -> Moments:
     """
     data = values.to(torch.float64)
     zeros = data.new_zeros(segments)
-    count = torch.zeros(segments, dtype=torch.int64, device=data.device).index_add(0, segment, torch.ones_like(segment))
-    size = count.clamp_min(1)
-    mean = zeros.index_add(0, segment, data) / size
-    variance = zeros.index_add(0, segment, (data - mean[segment]) ** 2) / size
+    size = torch.zeros(segments, dtype=torch.int64, device=data.device).index_add(0, segment, torch.ones_like(segment))
+    divisor = size.clamp_min(1)
+    mean = zeros.index_add(0, segment, data) / divisor
+    variance = zeros.index_add(0, segment, (data - mean[segment]) ** 2) / divisor
     minimum = zeros.scatter_reduce(0, segment, data, "amin", include_self=False)
     maximum = zeros.scatter_reduce(0, segment, data, "amax", include_self=False)
-    return Moments(count, mean, variance, minimum, maximum)
+    return Moments(size, mean, variance, minimum, maximum)
 
 
 def node_depth(parent: Tensor) -> Tensor:

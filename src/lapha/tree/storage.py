@@ -6,6 +6,7 @@ import json
 import math
 import os
 import tempfile
+from collections.abc import Sized
 from pathlib import Path
 from typing import Any
 
@@ -58,10 +59,11 @@ def tree_from_dict(document: dict[str, Any], source: str = "document") -> Search
         tree.stats = dict(document["stats"])
         lists["tokens"] = [tuple(map(int, tokens)) for tokens in lists["tokens"]]
         lists["logprobs"] = [tuple(map(float, values)) for values in lists["logprobs"]]
-    except (KeyError, TypeError, OverflowError) as problem:
+    except (KeyError, TypeError, ValueError, OverflowError) as problem:
         raise FileProblem(source, f"a search tree ({type(problem).__name__}: {problem})") from problem
     size = len(columns["parent"])
-    for name, column in {**columns, **lists}.items():
+    everything: dict[str, Sized] = {**columns, **lists}
+    for name, column in everything.items():
         check(len(column) == size, f"{source}: {name}", f"length {size}", len(column))
     check(size >= 1 and columns["parent"][0] == -1, f"{source}: parent", "a root first", columns["parent"][:1])
     check_parent(torch.from_numpy(columns["parent"].astype(np.int64)), size, f"{source}: parent")
