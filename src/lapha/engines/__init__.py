@@ -16,6 +16,7 @@ _EXPORTS = {
     "RetryPolicy": "lapha.engines.server_pool",
     "ScriptedEngine": "lapha.engines.scripted",
     "TransformersEngine": "lapha.engines.transformers_engine",
+    "VLLMLocalEngine": "lapha.engines.vllm_local",
     "VLLMServerEngine": "lapha.engines.vllm_server",
 }
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from lapha.engines.scripted import ScriptedEngine as ScriptedEngine
     from lapha.engines.server_pool import RetryPolicy as RetryPolicy
     from lapha.engines.transformers_engine import TransformersEngine as TransformersEngine
+    from lapha.engines.vllm_local import VLLMLocalEngine as VLLMLocalEngine
     from lapha.engines.vllm_server import PoolingServer as PoolingServer
     from lapha.engines.vllm_server import VLLMServerEngine as VLLMServerEngine
 

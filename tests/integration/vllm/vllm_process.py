@@ -1,0 +1,79 @@
+"""vLLM servers as processes of their own, started and stopped by their process ids."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import httpx
+
+POOLING = ("--runner", "pooling", "--convert", "embed")
+POOLER = '{"pooling_type":"MEAN","use_activation":false}'
+START_TIMEOUT_S = 600
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def environment():
+    """The environment that vLLM's processes run in: small, offline, and not bound to one core."""
+    return os.environ | {
+        "VLLM_CPU_KVCACHE_SPACE": "2",
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "VLLM_NO_USAGE_STATS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+    }
+
+
+class VLLMServer:
+    """One server on loopback, serving `model` under the name "tiny"."""
+
+    def __init__(self, python, model: Path, log: Path, pooling=False):
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.log = log
+        # the console script looks for a distribution named "vllm", which the CPU wheel is not
+        self.command = [
+            str(python), "-m", "vllm.entrypoints.openai.api_server", "--model", str(model),
+            "--served-model-name", "tiny", "--host", "127.0.0.1", "--port", str(self.port), "--enforce-eager",
+            "--dtype", "float32", "--max-num-seqs", "256",
+        ]  # fmt: skip
+        if pooling:
+            self.command += [*POOLING, "--pooler-config", POOLER]
+        self.process = None
+
+    def start(self):
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                self.command, stdout=log, stderr=log, env=environment(), start_new_session=True
+            )
+
+    def wait(self):
+        """Block until it answers; the end of its log is in the error if it does not."""
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                break
+            try:
+                if httpx.get(self.url + "/health", timeout=2).status_code == 200:
+                    return
+            except httpx.TransportError:
+                time.sleep(0.5)
+        tail = self.log.read_text(errors="replace")[-3000:]
+        raise RuntimeError(f"the vLLM server on {self.url} did not start; its log ends with:\n{tail}")
+
+    def kill(self, how=signal.SIGKILL):
+        """End the server and the engine process that it started (they share the group that `start` made)."""
+        if self.process is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, how)
+        self.process.wait(timeout=60)
+        self.process = None
