@@ -22,8 +22,9 @@ demo-llm:
 install:
 	scripts/install.sh $(VENV) dev,train
 
+# Two processes of one thread each: the tests are many and small.
 test: install
-	$(PY) -m pytest -q
+	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2 --dist loadfile
 
 lint: install
 	$(VENV)/bin/ruff check .
@@ -33,7 +34,7 @@ types: install
 	$(VENV)/bin/mypy
 
 test-vllm: install
-	scripts/vllm_env.sh .venv-vllm
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" scripts/vllm_env.sh .venv-vllm
 	$(PY) -m pytest -q -m vllm tests/integration/vllm
 
 test-gpu:
