@@ -1,0 +1,61 @@
+"""An evaluation with the scripted engine. As a script it is killed in the middle, by itself:
+
+``python killable_run.py FOLDER OUTCOMES SECONDS`` gets SIGKILL so many seconds after so many outcomes were written.
+"""
+
+import os
+import signal
+import sys
+import threading
+
+from lapha.engines import ScriptedEngine
+from lapha.evaluation.grading import Verdict
+from lapha.evaluation.modes import MODES, ModeRunner
+from lapha.evaluation.results import grade_run
+from lapha.evaluation.run_folder import RunFolder
+from lapha.evaluation.runner import EvaluationRun
+from lapha.search import SearchConfig
+
+# the third question occurs twice
+QUESTIONS = [f"question {index}" for index in range(7)] + ["question 2"]
+
+
+def evaluate(path, latency=0.0, concurrency=3, force=False, on_outcome=None, questions=QUESTIONS, simulations=6):
+    """Run (or go on with) the evaluation in `path` and grade it: the answer "3" is right, "7" cannot be graded."""
+    config = SearchConfig(simulations=simulations, breadth=3, depth_limit=5, seed=1)
+    folder = RunFolder(
+        path, {"simulations": simulations, "questions": len(questions), "nested": {"seed": 1}}, force=force
+    )
+    run = EvaluationRun(
+        folder,
+        questions,
+        list(MODES),
+        lambda on_outcome, on_search: ModeRunner(
+            ScriptedEngine(answer_rate=0.3, latency=latency, capacity=12),
+            config,
+            concurrency=concurrency,
+            on_outcome=on_outcome,
+            on_search=on_search,
+        ),
+        on_outcome=on_outcome,
+    )
+    try:
+        run.run()
+    finally:
+        folder.close()
+    return grade_run(path, grade)
+
+
+def grade(pairs):
+    return [Verdict(None if answer == "7" else answer == "3", "exact") for _, answer in pairs]
+
+
+if __name__ == "__main__":
+    seen = []
+
+    def die_soon(outcome):
+        seen.append(outcome)
+        if len(seen) == int(sys.argv[2]):
+            threading.Timer(float(sys.argv[3]), os.kill, (os.getpid(), signal.SIGKILL)).start()
+
+    evaluate(sys.argv[1], latency=0.02, on_outcome=die_soon)

@@ -1,0 +1,165 @@
+import csv
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from killable_run import QUESTIONS, evaluate
+
+from lapha.evaluation.folders import JsonLines, prepare_folder, read_json_lines
+from lapha.evaluation.modes import MODES
+from lapha.evaluation.report import write_run_report
+from lapha.evaluation.results import read_graded
+from lapha.evaluation.run_folder import read_config, read_outcomes
+from lapha.search import SearchResult
+
+SCRIPT = Path(__file__).with_name("killable_run.py")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    return folder, evaluate(folder)
+
+
+def test_a_run_leaves_everything_that_was_promised(finished):
+    folder, graded = finished
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"config.yaml", "rollouts.jsonl", "trees", "grades.jsonl", "results.csv", "results.md"}
+    config = read_config(folder)
+    assert config["settings"] == {"simulations": 6, "questions": 8, "nested": {"seed": 1}}
+    assert {"lapha", "commit", "python", "torch"} <= set(config["environment"])
+    assert len(list((folder / "trees").glob("*.json"))) == 8
+    rows = list(csv.DictReader((folder / "results.csv").open()))
+    assert [row["mode"] for row in rows] == list(MODES)
+    assert all(int(row["problems"]) == 8 for row in rows)
+    assert "seconds" not in rows[0]
+    value = graded.scores["value"]
+    assert float(rows[2]["accuracy"]) == pytest.approx(value.accuracy.mean, abs=1e-6)
+    assert value.ungradable + value.accuracy.count == 8
+
+
+def test_equal_questions_are_asked_once_and_recorded_at_each_place(finished):
+    folder, _ = finished
+    outcomes = read_outcomes(folder)
+    assert len(outcomes) == len(MODES) * len(QUESTIONS)
+    for mode in MODES:
+        twins = [outcome for outcome in outcomes if outcome.mode == mode and outcome.index in (2, 7)]
+        assert twins[0].answers == twins[1].answers
+
+
+def test_a_saved_tree_is_the_one_that_gave_the_answer(finished):
+    folder, _ = finished
+    for outcome in read_outcomes(folder):
+        if outcome.mode == "value":
+            result = SearchResult.load(folder / "trees" / f"{outcome.index:05d}.json")
+            assert result.question == QUESTIONS[outcome.index]
+            assert result.answer == outcome.answer
+            assert result.tree.sampled_tokens == outcome.tokens
+
+
+def test_a_finished_run_asks_nothing_again(finished):
+    folder, _ = finished
+    before = (folder / "rollouts.jsonl").read_bytes(), (folder / "results.csv").read_bytes()
+    asked = []
+    evaluate(folder, on_outcome=asked.append)
+    assert not asked
+    assert before == ((folder / "rollouts.jsonl").read_bytes(), (folder / "results.csv").read_bytes())
+
+
+def test_killed_at_random_moments_and_resumed_it_gives_the_same_results(finished, tmp_path):
+    folder, _ = finished
+    expected = (folder / "results.csv").read_bytes()
+    moment = random.Random(0)
+    target, written = tmp_path / "run", []
+    for _ in range(3):
+        arguments = [target, str(moment.randint(2, 9)), f"{moment.uniform(0, 0.1):.3f}"]
+        died = subprocess.run([sys.executable, SCRIPT, *arguments], check=False)
+        assert died.returncode in (0, -signal.SIGKILL)
+        written.append(died.returncode and (target / "rollouts.jsonl").read_bytes().count(b"\n"))
+    assert sum(0 < lines < len(MODES) * len(QUESTIONS) for lines in written) >= 2, "hardly a kill came in the middle"
+    evaluate(target, concurrency=2)
+    assert (target / "results.csv").read_bytes() == expected
+
+
+def test_a_line_that_a_kill_cut_off_is_asked_again(finished, tmp_path):
+    folder, _ = finished
+    target = tmp_path / "run"
+    evaluate(target)
+    lines = (target / "rollouts.jsonl").read_bytes()
+    (target / "rollouts.jsonl").write_bytes(lines[:-40])
+    asked = []
+    evaluate(target, on_outcome=asked.append)
+    assert len(asked) == 1
+    assert (target / "results.csv").read_bytes() == (folder / "results.csv").read_bytes()
+    assert len(read_json_lines(target / "rollouts.jsonl")) == len(MODES) * len(QUESTIONS)
+
+
+def test_changed_settings_refuse_to_resume_and_name_the_difference(finished):
+    folder, _ = finished
+    with pytest.raises(ValueError, match=r"out: .*simulations was 6 and is 7.* --force"):
+        evaluate(folder, simulations=7)
+
+
+def test_force_starts_anew(tmp_path):
+    target = tmp_path / "run"
+    evaluate(target, questions=QUESTIONS[:2])
+    asked = []
+    evaluate(target, questions=QUESTIONS[:2], simulations=4, force=True, on_outcome=asked.append)
+    assert len(asked) == 2 * len(MODES)
+    assert read_config(target)["settings"]["simulations"] == 4
+
+
+def test_a_folder_with_other_files_is_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("mine")
+    with pytest.raises(ValueError, match=r"out: expected an empty folder, or a run's own, got .*thesis\.tex"):
+        evaluate(tmp_path)
+
+
+def test_an_unwritable_folder_is_found_out_first(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="out: expected a folder that can be written to"):
+        prepare_folder(tmp_path / "file" / "run")
+
+
+def test_the_report_of_one_run_and_of_two(finished, tmp_path):
+    folder, _ = finished
+    other = tmp_path / "other"
+    evaluate(other, simulations=3)
+    page = write_run_report([folder, other], tmp_path / "report.html").read_text(encoding="utf-8")
+    for heading in (
+        "Results",
+        "Paired differences",
+        "Accuracy against cost",
+        "How far v̂ can be trusted",
+        "Trees on the",
+    ):
+        assert heading in page
+    assert page.count('<figure class="tree">') == 4
+    assert "https://" not in page
+    alone = write_run_report([folder], tmp_path / "one.html", gallery=1).read_text(encoding="utf-8")
+    assert "Paired differences" not in alone
+    assert alone.count('<figure class="tree">') == 1
+
+
+def test_a_run_that_was_not_graded_cannot_be_reported(tmp_path):
+    with pytest.raises(ValueError, match="run: expected a run that has been graded"):
+        read_graded(tmp_path)
+    with pytest.raises(ValueError, match="runs: expected at least one folder"):
+        write_run_report([], tmp_path / "report.html")
+
+
+def test_json_lines_survive_a_cut_and_name_a_broken_line(tmp_path):
+    path = tmp_path / "a.jsonl"
+    lines = JsonLines(path)
+    lines.write({"a": float("nan"), "b": (1, 2)})
+    lines.write({"c": 3})
+    lines.close()
+    assert read_json_lines(path) == [{"a": None, "b": [1, 2]}, {"c": 3}]
+    path.write_bytes(path.read_bytes() + b'{"d": 4')
+    assert read_json_lines(path) == [{"a": None, "b": [1, 2]}, {"c": 3}]
+    path.write_text('{"a": 1}\n{"b": \n{"c": 3}\n')
+    with pytest.raises(ValueError, match="in line 2"):
+        read_json_lines(path)
