@@ -53,10 +53,15 @@ def make_ready(directions: torch.Tensor, centre: torch.Tensor, precision: Precis
     return Directions(stored, length, centred, torch.linalg.vector_norm(centred, dim=1, keepdim=True).square_())
 
 
-def length_margin(x: Directions, y: Directions) -> float:
-    """The ‖u − t‖² under which a difference of lengths shows: (‖u‖ − ‖t‖)² is then more than 1e-6 of it."""
-    longest = torch.maximum(x.length.max(), y.length.max())
-    return 1e6 * float(longest - torch.minimum(x.length.min(), y.length.min())) ** 2
+def refine_limit(directions: Directions, threshold: float) -> torch.Tensor:
+    """(N,) such that a pair must be refined where its ‖u − t‖² is at most the sum of both limits.
+
+    Beside the product's own error there is that of lengths that differ: below 2e6·(e_u² + e_t²), e = |length − 1|, the
+    term (‖u‖ − ‖t‖)² would be more than 1e-6 of ‖u − t‖².
+    """
+    rounding = torch.finfo(directions.length.dtype).eps / 2
+    off = (directions.length - 1).abs() + rounding
+    return 0.5 * threshold * directions.square[:, 0] + 2e6 * off.square()
 
 
 def chord_product_(out: torch.Tensor, x: Directions, y: Directions) -> torch.Tensor:

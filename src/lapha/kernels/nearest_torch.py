@@ -57,12 +57,12 @@ def _block_nearest(block: Block, scratch: torch.Tensor, curvature: float) -> tup
             tile.chord[i, j] = (refined_chords(tile.x, tile.y, i, j) * lengths).to(tile.chord.dtype)
         w = scaled_square_(tile.chord, spare, tile.x_terms, tile.y_terms, curvature)
         least, where = row_minimum(w.mul_(weight))
-        distances.append(_distance_of_winner(least / weight[where], tile.x_terms, tile.y_terms.take(where), curvature))
+        distances.append(distance_of_winner(least / weight[where], tile.x_terms, tile.y_terms.take(where), curvature))
         indices.append(where)
     return torch.cat(distances).to(scratch.dtype), torch.cat(indices)
 
 
-def _distance_of_winner(w: torch.Tensor, x: RadialTerms, y: RadialTerms, curvature: float) -> torch.Tensor:
+def distance_of_winner(w: torch.Tensor, x: RadialTerms, y: RadialTerms, curvature: float) -> torch.Tensor:
     """Distance from w, by way of the chord: what the radii alone explain is then exact at any radius."""
     root = math.sqrt(curvature)
     smaller = torch.minimum(x.radius, y.radius)

@@ -12,8 +12,8 @@ from lapha.kernels.chords import (
     centre_of,
     chord_product_,
     flagged_pairs,
-    length_margin,
     make_ready,
+    refine_limit,
     refined_chords,
 )
 from lapha.kernels.precision import Precision, full_float32, refine_threshold
@@ -82,7 +82,7 @@ def chord_blocks(
     """
     u, a, t, b, curvature = latents
     dtype = computing_dtype(u, t, a, b)
-    threshold = refine_threshold(precision, dtype)
+    threshold = refine_threshold(precision, dtype, u.shape[1])
     x_terms, y_terms = radial_terms(a, curvature, dtype), radial_terms(b, curvature, dtype)
     n, m = u.shape[0], t.shape[0]
     buffer = torch.empty(min(n, size[0]), min(m, size[1]), dtype=dtype, device=u.device) if out is None else out
@@ -90,13 +90,13 @@ def chord_blocks(
         centre = centre_of(t[columns], dtype)
         y = make_ready(t[columns], centre, precision)
         column_terms = divide_lengths(y_terms.take(columns), y)
+        y_limit = refine_limit(y, threshold)[None, :]
         for rows in spans(n, size[0]):
             x = make_ready(u[rows], centre, precision)
             chord = buffer[: x.length.numel(), : y.length.numel()] if out is None else out[rows, columns]
             chord_product_(chord, x, y)
-            x_limit = 0.5 * threshold * x.square + length_margin(x, y)
-            y_limit = 0.5 * threshold * y.square.T
             row_terms = divide_lengths(x_terms.take(rows), x)
+            x_limit = refine_limit(x, threshold)[:, None]
             yield rows, columns, Block(chord, x, y, row_terms, column_terms, x_limit, y_limit)
 
 

@@ -57,8 +57,11 @@ def get_precision(name: str) -> Precision:
     return PRECISIONS[name]
 
 
-def refine_threshold(precision: Precision, dtype: torch.dtype) -> float:
-    """The flag threshold for directions computed in `dtype` (float32 or float64)."""
+def refine_threshold(precision: Precision, dtype: torch.dtype, dim: int) -> float:
+    """The flag threshold for directions of `dim` numbers that are computed in `dtype` (float32 or float64)."""
+    if precision.name == "bf16":
+        # the rounding of many numbers points anywhere, and a part of 1/√dim of it along u − t
+        return max(precision.threshold, 5 / dim)
     return DOUBLE_THRESHOLD if dtype == torch.float64 else precision.threshold
 
 

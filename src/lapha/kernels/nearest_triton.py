@@ -1,0 +1,294 @@
+"""The nearest latent of a set in Triton: no N × M array; rows whose nearest the product cannot tell are looked at again.
+
+The first pass keeps, for each row, the column with the smallest w·exp(2b) (see `radial`), how small the smallest could
+be given the product's error, and how small it is at most; and for each row and tile of columns the least that a
+distance in it could be. Where the error could change the winner or shows in its distance, the second pass takes direct
+differences, but only in tiles of columns that could hold the winner.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+from lapha.kernels.device_triton import (
+    COMPLEMENT,
+    GAIN,
+    GROWTH,
+    LENGTH,
+    REMAINDER,
+    SCALE,
+    SCALED_RADIUS,
+    SQUARE,
+    direct_chords,
+    exact_distance,
+    mode_of,
+    radial_gap,
+    tile_product,
+)
+from lapha.kernels.nearest_torch import distance_of_winner
+from lapha.kernels.pairwise_torch import Latents
+from lapha.kernels.precision import Precision, refine_threshold
+from lapha.kernels.prepare_triton import Prepared, prepare, sample_centre
+from lapha.kernels.radial import radial_terms
+from lapha.kernels.registry import interpreting
+from lapha.kernels.tuning import TileConfig, tile_config
+
+# Rows of X that are prepared at a time: the copies stay below 400 MB at D = 1536.
+_ROWS = 1 << 15
+_REFINE, _REFINE_DEPTH = 16, 32
+
+
+def nearest_forward(latents: Latents, precision: Precision) -> tuple[torch.Tensor, torch.Tensor]:
+    """Distance (N,) float32 and index (N,) int64 of the latent of (t, b) nearest to each of (u, a); M >= 1."""
+    u, a, t, b, curvature = latents
+    distance = torch.empty(u.shape[0], dtype=torch.float32, device=u.device)
+    index = torch.empty(u.shape[0], dtype=torch.int64, device=u.device)
+    centre = sample_centre(t)
+    y = prepare(t, b, centre, curvature, precision)
+    y_terms = radial_terms(b, curvature, torch.float32)
+    for first in range(0, u.shape[0], _ROWS):
+        rows = slice(first, min(first + _ROWS, u.shape[0]))
+        x = prepare(u[rows], a[rows], centre, curvature, precision)
+        found = _Search(x, y, b, curvature, precision).run()
+        x_terms = radial_terms(a[rows], curvature, torch.float32)
+        # the kernel's gain is divided by the lengths
+        scale_x, scale_y = x.terms[LENGTH.value], y.terms[LENGTH.value][found.index]
+        winner = y_terms.take(found.index)
+        plain = distance_of_winner(
+            found.w,
+            x_terms._replace(gain=x_terms.gain / scale_x),
+            winner._replace(gain=winner.gain / scale_y),
+            curvature,
+        )
+        distance[rows] = torch.where(found.exact < torch.inf, found.exact, plain.float())
+        index[rows] = found.exact_index.where(found.exact < torch.inf, found.index)
+    return distance, index
+
+
+class _Search:
+    """Both passes over one set of rows. After `run`: `w`, `index` of the first pass, `exact`, `exact_index` of the second."""
+
+    def __init__(
+        self, x: Prepared, y: Prepared, radius: torch.Tensor, curvature: float, precision: Precision
+    ) -> None:
+        self.x, self.y, self.curvature, self.precision = x, y, curvature, precision
+        self.n, self.m = x.high.shape[0], y.high.shape[0]
+        scaled = 2 * curvature**0.5 * (radius - radius.min())
+        self.weight = torch.exp(scaled.clamp_max(80.0))
+
+    def run(self) -> _Search:
+        sizes = (self.n, self.m, self.x.high.shape[1])
+        config = tile_config("nearest", self.precision.name, sizes, self.weight.device, self._product)
+        self._product(config)
+        self._refine(config)
+        return self
+
+    def _product(self, config: TileConfig) -> None:
+        """First pass."""
+        device = self.weight.device
+        tiles_n = triton.cdiv(self.m, config.block_n)
+        self.w, self.at_most = (torch.empty(self.n, dtype=torch.float32, device=device) for _ in range(2))
+        self.index = torch.empty(self.n, dtype=torch.int64, device=device)
+        self.at_least = torch.empty(tiles_n, self.n, dtype=torch.float32, device=device)
+        # what a chord² may be off by, relative to the centred squares: see `Precision`
+        dim = self.x.stored.shape[1]
+        error = self.precision.tolerance * refine_threshold(self.precision, torch.float32, dim)
+        nearest_kernel[(triton.cdiv(self.n, config.block_m),)](
+            self.x.high,
+            self.x.low,
+            self.y.high,
+            self.y.low,
+            self.x.terms,
+            self.y.terms,
+            self.weight,
+            self.w,
+            self.index,
+            self.at_most,
+            self.at_least,
+            self.n,
+            self.m,
+            self.x.high.shape[1],
+            error,
+            BLOCK_M=config.block_m,
+            BLOCK_N=config.block_n,
+            BLOCK_K=config.block_k,
+            MODE=mode_of(self.precision),
+            SECTION=config.section,
+            num_warps=config.warps,
+            num_stages=config.stages,
+        )
+
+    def _refine(self, config: TileConfig) -> None:
+        """Second pass: exact distances in tiles that could hold the nearest latent of a doubtful row."""
+        least = self.at_least.amin(0)
+        # the winner's own error shows, or another column could be nearer
+        doubtful = self.at_most > least * (1 + 4 * self.precision.tolerance)
+        bound = torch.where(doubtful, self.at_most, -1.0)
+        tiles_n = self.at_least.shape[0]
+        best = torch.full((tiles_n, self.n), torch.inf, dtype=torch.float32, device=bound.device)
+        where = torch.zeros(tiles_n, self.n, dtype=torch.int32, device=bound.device)
+        block, depth = (32, 128) if interpreting() else (_REFINE, _REFINE_DEPTH)
+        nearest_refine_kernel[(triton.cdiv(self.n, block), tiles_n)](
+            self.x.stored,
+            self.y.stored,
+            self.x.terms,
+            self.y.terms,
+            bound,
+            self.at_least,
+            best,
+            where,
+            self.n,
+            self.m,
+            self.x.stored.shape[1],
+            self.x.stored.stride(0),
+            self.y.stored.stride(0),
+            self.curvature**-0.5,
+            BLOCK_N=config.block_n,
+            BLOCK=block,
+            BLOCK_K=depth,
+        )
+        self.exact, tile = best.min(0)
+        self.exact_index = where.gather(0, tile[None])[0].long()
+
+
+@triton.jit
+def nearest_kernel(
+    x_high,
+    x_low,
+    y_high,
+    y_low,
+    x_terms,
+    y_terms,
+    weight,
+    w_out,
+    index_out,
+    at_most_out,
+    at_least_out,
+    N,
+    M,
+    K,
+    error,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    MODE: tl.constexpr,
+    SECTION: tl.constexpr,
+):
+    """A few rows and all columns a program."""
+    row = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
+    i = row % N
+    least = tl.full((BLOCK_M,), float("inf"), tl.float32)
+    w_least = tl.full((BLOCK_M,), float("inf"), tl.float32)
+    at_most = tl.full((BLOCK_M,), float("inf"), tl.float32)
+    index = tl.zeros((BLOCK_M,), tl.int32)
+    x_square = tl.load(x_terms + SQUARE * N + i)
+    x_complement, x_remainder = tl.load(x_terms + COMPLEMENT * N + i), tl.load(x_terms + REMAINDER * N + i)
+    x_gain, x_length = tl.load(x_terms + GAIN * N + i), tl.load(x_terms + LENGTH * N + i)
+    x_off = error * x_square + 4.0 * (x_length - 1.0) * (x_length - 1.0)
+    for first in range(0, M, BLOCK_N):
+        column = first + tl.arange(0, BLOCK_N)
+        j = column % M
+        product = tile_product(x_high, x_low, y_high, y_low, i, j, K, BLOCK_M, BLOCK_N, BLOCK_K, MODE, SECTION)
+        y_square, y_length = tl.load(y_terms + SQUARE * M + j), tl.load(y_terms + LENGTH * M + j)
+        y_off = error * y_square + 4.0 * (y_length - 1.0) * (y_length - 1.0)
+        chord = x_square[:, None] + y_square[None, :] - 2.0 * product
+        off = x_off[:, None] + y_off[None, :]
+        gap = radial_gap(
+            x_complement, x_remainder, tl.load(y_terms + COMPLEMENT * M + j), tl.load(y_terms + REMAINDER * M + j)
+        )
+        gap = gap * gap
+        gain = x_gain[:, None] * tl.load(y_terms + GAIN * M + j)[None, :]
+        # columns past the end are out of reach
+        scale = tl.load(weight + j)[None, :]
+        beyond = tl.where(column < M, 0.0, float("inf"))[None, :]
+        w = gap + gain * tl.maximum(chord, 0.0)
+        here = w * scale + beyond
+        lower = (gap + gain * tl.maximum(chord - off, 0.0)) * scale + beyond
+        upper = (gap + gain * tl.maximum(chord + off, 0.0)) * scale + beyond
+        at_most = tl.minimum(at_most, tl.min(upper, axis=1))
+        tl.store(at_least_out + (first // BLOCK_N) * N + row, tl.min(lower, axis=1), mask=row < N)
+        tile_least, tile_index = tl.min(here, axis=1, return_indices=True)
+        closer = tile_least < least
+        index = tl.where(closer, first + tile_index, index)
+        least = tl.where(closer, tile_least, least)
+    w_least = least / tl.load(weight + index)
+    tl.store(w_out + row, w_least, mask=row < N)
+    tl.store(index_out + row, index.to(tl.int64), mask=row < N)
+    tl.store(at_most_out + row, at_most, mask=row < N)
+
+
+@triton.jit
+def nearest_refine_kernel(
+    x_stored,
+    y_stored,
+    x_terms,
+    y_terms,
+    bound,
+    at_least,
+    best_out,
+    where_out,
+    N,
+    M,
+    D,
+    x_stride,
+    y_stride,
+    inv_sqrt_c,
+    BLOCK_N: tl.constexpr,
+    BLOCK: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
+    """A few rows and one tile of columns a program; most have nothing to do."""
+    tile = tl.program_id(1)
+    row = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    i = row % N
+    wanted = (tl.load(at_least + tile * N + i) <= tl.load(bound + i)) & (row < N)
+    if tl.max(wanted.to(tl.int32), axis=0) == 0:
+        return
+    x_length, x_gain = tl.load(x_terms + LENGTH * N + i), tl.load(x_terms + GAIN * N + i)
+    best = tl.full((BLOCK,), float("inf"), tl.float32)
+    where = tl.zeros((BLOCK,), tl.int32)
+    for first in range(tile * BLOCK_N, tl.minimum((tile + 1) * BLOCK_N, M), BLOCK):
+        column = first + tl.arange(0, BLOCK)
+        j = column % M
+        y_length = tl.load(y_terms + LENGTH * M + j)
+        chord = direct_chords(
+            x_stored,
+            y_stored,
+            i,
+            j,
+            tl.load(x_terms + SCALE * N + i),
+            tl.load(y_terms + SCALE * M + j),
+            x_length,
+            y_length,
+            D,
+            x_stride,
+            y_stride,
+            BLOCK,
+            BLOCK,
+            BLOCK_K,
+        )
+        gap = radial_gap(
+            tl.load(x_terms + COMPLEMENT * N + i),
+            tl.load(x_terms + REMAINDER * N + i),
+            tl.load(y_terms + COMPLEMENT * M + j),
+            tl.load(y_terms + REMAINDER * M + j),
+        )
+        distance = exact_distance(
+            chord,
+            gap,
+            tl.load(x_terms + SCALED_RADIUS * N + i),
+            tl.load(y_terms + SCALED_RADIUS * M + j),
+            x_gain * x_length,
+            tl.load(y_terms + GAIN * M + j) * y_length,
+            tl.load(x_terms + GROWTH * N + i),
+            tl.load(y_terms + GROWTH * M + j),
+        )
+        distance = tl.where((column < M)[None, :], distance * inv_sqrt_c, float("inf"))
+        tile_best, tile_where = tl.min(distance, axis=1, return_indices=True)
+        closer = tile_best < best
+        where = tl.where(closer, first + tile_where, where)
+        best = tl.where(closer, tile_best, best)
+    tl.store(best_out + tile * N + row, best, mask=wanted)
+    tl.store(where_out + tile * N + row, where, mask=wanted)

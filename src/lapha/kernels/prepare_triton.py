@@ -1,0 +1,174 @@
+"""Make a set of latents ready for the Triton kernels: one pass that centres, rounds or splits, and takes all terms."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+
+from lapha.kernels.device_triton import (
+    COMPLEMENT,
+    EXCESS,
+    FIELDS,
+    GAIN,
+    GROWTH,
+    LENGTH,
+    LIMIT,
+    RADIUS_LIMIT,
+    REMAINDER,
+    SCALE,
+    SCALED_RADIUS,
+    SQUARE,
+    mode_of,
+)
+from lapha.kernels.precision import Precision, refine_threshold
+from lapha.kernels.registry import interpreting
+
+# Prepared rows are padded with zeros to a multiple of this, so that products need no mask along them.
+PAD = 64
+# Rows that the centre is taken from: any centre is right, and the mean of a sample is as good as the mean.
+_CENTRE_ROWS = 1024
+# Numbers that one program of the preparation holds.
+_TILE = 2048
+
+
+class Prepared(NamedTuple):
+    """A set of latents as the kernels want it.
+
+    Attributes:
+        stored: (N, D) directions as the caller holds them, rows contiguous.
+        high: (N, K) centred directions: bfloat16, TF32 leading parts, or float32; K = D padded.
+        low: (N, K) what TF32 rounding took off, or the same tensor as `high` in the other modes.
+        terms: (FIELDS, N) float32.
+    """
+
+    stored: torch.Tensor
+    high: torch.Tensor
+    low: torch.Tensor
+    terms: torch.Tensor
+
+
+def sample_centre(directions: torch.Tensor) -> torch.Tensor:
+    """(D,) float32 mean of a sample of rows."""
+    step = max(1, directions.shape[0] // _CENTRE_ROWS)
+    return directions[::step].mean(0, dtype=torch.float32)
+
+
+def prepare(
+    direction: torch.Tensor, radius: torch.Tensor, centre: torch.Tensor, curvature: float, precision: Precision
+) -> Prepared:
+    """Prepare (N, D) directions and (N,) radii."""
+    n, d = direction.shape
+    padded = triton.cdiv(d, PAD) * PAD
+    stored = direction if direction.stride(1) == 1 else direction.contiguous()
+    mode = mode_of(precision)
+    dtype = torch.bfloat16 if precision.name == "bf16" else torch.float32
+    high = torch.empty(n, padded, dtype=dtype, device=direction.device)
+    low = torch.empty_like(high) if precision.name == "tf32x3" else high
+    terms = torch.empty(FIELDS, n, dtype=torch.float32, device=direction.device)
+    half = direction.dtype in (torch.float16, torch.bfloat16)
+    block = min(1024, triton.next_power_of_2(padded))
+    rows = 32 if interpreting() else max(1, _TILE // block)
+    prepare_kernel[(triton.cdiv(n, rows),)](
+        stored,
+        radius,
+        centre,
+        high,
+        low,
+        terms,
+        n,
+        d,
+        padded,
+        stored.stride(0),
+        radius.stride(0),
+        curvature**0.5,
+        refine_threshold(precision, torch.float32, d),
+        MODE=mode,
+        HALF=half,
+        ROWS=rows,
+        BLOCK=block,
+    )
+    return Prepared(stored, high, low, terms)
+
+
+@triton.jit
+def prepare_kernel(
+    stored,
+    radius,
+    centre,
+    high,
+    low,
+    terms,
+    N,
+    D,
+    K,
+    row_stride,
+    radius_stride,
+    sqrt_c,
+    threshold,
+    MODE: tl.constexpr,
+    HALF: tl.constexpr,
+    ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """A few rows a program."""
+    row = (tl.program_id(0) * ROWS + tl.arange(0, ROWS)).to(tl.int64)
+    inside = row < N
+    column = tl.arange(0, BLOCK)
+    source = stored + row[:, None] * row_stride
+    norm = tl.zeros((ROWS, BLOCK), tl.float32)
+    for first in range(0, D, BLOCK):
+        known = inside[:, None] & (first + column < D)[None, :]
+        u = tl.load(source + first + column[None, :], mask=known, other=0.0).to(tl.float32)
+        norm += u * u
+    length = tl.where(inside, tl.sqrt_rn(tl.sum(norm, axis=1)), 1.0)
+    scale = tl.full((ROWS,), 1.0, tl.float32)
+    if HALF:  # unit only to their own, coarse rounding
+        scale = 1.0 / length
+        length = tl.full((ROWS,), 1.0, tl.float32)
+    square = tl.zeros((ROWS, BLOCK), tl.float32)
+    for first in range(0, K, BLOCK):
+        known = inside[:, None] & (first + column < D)[None, :]
+        u = tl.load(source + first + column[None, :], mask=known, other=0.0).to(tl.float32) * scale[:, None]
+        shift = tl.load(centre + first + column, mask=first + column < D, other=0.0)
+        u = tl.where(known, u - shift[None, :], 0.0)
+        target = row[:, None] * K + first + column[None, :]
+        padded = inside[:, None] & (first + column < K)[None, :]
+        if MODE == 1:
+            # round to TF32's 10 bits: half of the last kept bit is added, and the rest cut off
+            leading = ((u.to(tl.int32, bitcast=True) + 0x1000) & -0x2000).to(tl.float32, bitcast=True)
+            tl.store(high + target, leading, mask=padded)
+            tl.store(low + target, u - leading, mask=padded)
+        elif MODE == 0:
+            tl.store(high + target, u, mask=padded)
+        else:
+            if MODE == 3:  # the interpreter cuts off where the hardware rounds: round to nearest even first
+                bits = u.to(tl.int32, bitcast=True)
+                u = ((bits + 0x7FFF + ((bits >> 16) & 1)) & -0x10000).to(tl.float32, bitcast=True)
+            narrow = u.to(tl.bfloat16)
+            tl.store(high + target, narrow, mask=padded)
+            u = narrow.to(tl.float32)
+        square += u * u
+    total = tl.sum(square, axis=1)
+    off = tl.abs(length - 1.0) + 6e-8
+    tl.store(terms + SQUARE * N + row, total, mask=inside)
+    tl.store(terms + LIMIT * N + row, 0.5 * threshold * total + 2e6 * off * off, mask=inside)
+    tl.store(terms + SCALE * N + row, scale, mask=inside)
+    tl.store(terms + LENGTH * N + row, length, mask=inside)
+    # radial terms as `radial.radial_terms`: float64 inside, float32 out
+    a = tl.load(radius + row * radius_stride, mask=inside, other=0.0).to(tl.float64) * sqrt_c
+    decay = tl.exp(-2.0 * a)
+    # 1 − exp(−2a), without cancellation where a is small
+    complement = tl.where(a < 1e-4, 2.0 * a * (1.0 - a * (1.0 - a * 0.6666666666666666)), 1.0 - decay)
+    leading_part = complement.to(tl.float32)
+    rest = tl.where(a < 0.25, complement - leading_part.to(tl.float64), (1.0 - leading_part.to(tl.float64)) - decay)
+    capped = tl.minimum(a, RADIUS_LIMIT)
+    tl.store(terms + COMPLEMENT * N + row, leading_part, mask=inside)
+    tl.store(terms + REMAINDER * N + row, rest.to(tl.float32), mask=inside)
+    # ½(1 − p²) = ½(1 − p)(1 + p)
+    tl.store(terms + GAIN * N + row, (0.5 * complement * (1.0 + decay)).to(tl.float32) / length, mask=inside)
+    tl.store(terms + GROWTH * N + row, (0.5 * tl.exp(2.0 * capped)).to(tl.float32), mask=inside)
+    tl.store(terms + EXCESS * N + row, (2.0 * (a - capped)).to(tl.float32), mask=inside)
+    tl.store(terms + SCALED_RADIUS * N + row, a.to(tl.float32), mask=inside)
