@@ -21,6 +21,13 @@ Ids = int | Sequence[int] | np.ndarray | torch.Tensor
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
+def _with_index(device: torch.device) -> torch.device:
+    """``"cuda"`` as ``"cuda:0"``, the form in which tensors give their device: the two do not compare equal."""
+    if device.type == "cuda" and device.index is None:
+        return torch.device("cuda", torch.cuda.current_device())
+    return device
+
+
 class LatentBank:
     """Latents of visited states: one growing segment per tree, stable ids, nothing ever changed or removed.
 
@@ -62,7 +69,7 @@ class LatentBank:
         check(dtype in _DTYPES, "dtype", "one of " + ", ".join(map(str, _DTYPES)), dtype)
         self.dim = dim
         self.curvature = float(curvature)
-        self.device = torch.device(device)
+        self.device = _with_index(torch.device(device))
         self.dtype = dtype
         self._store = SegmentStore(dim, dtype, self.device, bool(mirror), memory_budget)
         self._lock = threading.RLock()

@@ -79,15 +79,17 @@ def largest_jump(height: np.ndarray) -> int:
 
 def labels_below(merges: Merges, count: int) -> np.ndarray:
     """Cluster of each of the N points after the lowest `count` merges: (N,) int64, numbered by first appearance."""
-    size = len(merges.height) + 1
-    if size == 1 or count == 0:
-        return np.arange(size)
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
+    root = list(range(len(merges.height) + 1))
 
-    edges = (merges.left[:count], merges.right[:count])
-    graph = coo_array((np.ones(count, np.int8), edges), shape=(size, size))
-    return by_appearance(connected_components(graph, directed=False)[1])
+    def find(point: int) -> int:
+        while root[point] != point:
+            root[point] = root[root[point]]  # halves the path, so that later searches are short
+            point = root[point]
+        return point
+
+    for left, right in zip(merges.left[:count].tolist(), merges.right[:count].tolist(), strict=True):
+        root[find(left)] = find(right)
+    return by_appearance(np.array([find(point) for point in range(len(root))]))
 
 
 def by_appearance(labels: np.ndarray) -> np.ndarray:

@@ -43,9 +43,11 @@ def link(matrix: np.ndarray, method: str) -> Merges:
 
 def _link_scipy(matrix: np.ndarray, method: str) -> Merges:
     from scipy.cluster.hierarchy import linkage
+    from scipy.spatial.distance import squareform
 
     size = len(matrix)
-    merged = linkage(matrix[np.triu_indices(size, 1)].astype(np.float64), method)
+    np.fill_diagonal(matrix, 0)
+    merged = linkage(squareform(matrix, checks=False).astype(np.float64), method)
     # scipy names a merged cluster N + k; any of its points stands for it here
     pairs = merged[:, :2].astype(np.int64).tolist()
     point = list(range(size))

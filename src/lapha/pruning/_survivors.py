@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import torch
 
@@ -17,7 +19,8 @@ BLOCK_ROWS = 4096
 def members_of(labels: np.ndarray) -> list[np.ndarray]:
     """Points of each cluster, ascending; clusters in label order."""
     order = np.argsort(labels, kind="stable")
-    return np.split(order, np.flatnonzero(np.diff(labels[order])) + 1) if len(labels) else []
+    starts = np.flatnonzero(np.diff(labels[order], prepend=-1)).tolist()
+    return [order[start:stop] for start, stop in pairwise([*starts, len(labels)])]
 
 
 def choose_disabled(

@@ -41,7 +41,8 @@ def check_latents(points: Any, name: str = "points") -> None:
     """`points` must be (N,) PolarPoints without NaN or Inf."""
     check(isinstance(points, PolarPoints), name, "PolarPoints", type(points).__name__)
     check(len(points.shape) == 1, name, "batch shape (N,)", f"shape {tuple(points.shape)}")
-    finite = torch.isfinite(points.radius) & torch.isfinite(points.direction).all(dim=-1)
+    # a direction's length is finite if and only if all its numbers are: they are at most about 1
+    finite = torch.isfinite(points.radius) & torch.isfinite(torch.linalg.vector_norm(points.direction, dim=-1))
     if not bool(finite.all()):
         first = int((~finite).nonzero()[0, 0])
         raise ValueError(f"{name}: expected finite latents, got NaN or Inf, the first at row {first}")
