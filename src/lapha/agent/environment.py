@@ -84,7 +84,7 @@ class ChatEnvironment:
         self.depth_limit = depth_limit
         self.context_limit = context_limit
         self._chat = ChatFormat(tokenizer)
-        self._toolbox = ToolBox(tools)
+        self._toolbox = ToolBox(tools, also=(PYTHON_TOOL,) if sandbox is not None else ())
         self._sandbox = sandbox
         self._python_schema = python_schema() if sandbox is not None else None
         self._echo_chars = echo_chars

@@ -55,12 +55,14 @@ class ToolBox:
     Args:
         functions: typed functions, plain or async, each with a docstring that describes its arguments. Plain ones run
             in a worker thread, so that a slow tool stalls nothing.
+        also: names of tools that others run, for the message about an unknown one.
 
     Raises:
         ValueError: something is not callable, has no usable schema, or two tools share a name.
     """
 
-    def __init__(self, functions: Iterable[Callable[..., Any]] = ()) -> None:
+    def __init__(self, functions: Iterable[Callable[..., Any]] = (), also: tuple[str, ...] = ()) -> None:
+        self._also = also
         self._functions: dict[str, Callable[..., Any]] = {}
         self._schemas: dict[str, dict[str, Any]] = {}
         for function in functions:
@@ -83,7 +85,7 @@ class ToolBox:
     def problem_with(self, call: ToolCall) -> ToolResult | None:
         """Why the call cannot be made, or None."""
         if call.name not in self._functions:
-            known = ", ".join(self._functions) or "none"
+            known = ", ".join([*self._functions, *self._also]) or "none"
             return ToolResult(f"{_short(call.name)}: no such tool; tools are: {known}", "unknown_tool")
         problem = argument_problem(call, self._schemas[call.name])
         return ToolResult(problem, "bad_arguments") if problem else None

@@ -14,6 +14,7 @@ import io
 import json
 import linecache
 import os
+import random
 import signal
 import socket
 import sys
@@ -75,7 +76,9 @@ def serve(capacity):
     while True:
         command = exchange(message, capacity, buffer)
         if command["do"] == "fork":
+            state = random.getstate()
             message = b'{"is": "parent"}' if os.fork() else b'{"is": "child"}'
+            random.setstate(state)  # forking seeds it anew, and a rebuilt state would not be the same
         elif command["do"] == "run":
             message = run(command)
 
@@ -179,8 +182,6 @@ def main():
 
 def seed(value):
     """Every session starts from the same seeds, so that a state can be rebuilt by running its code again."""
-    import random
-
     random.seed(value)
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed(value)

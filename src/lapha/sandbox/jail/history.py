@@ -20,12 +20,12 @@ class Cell:
     Attributes:
         before: the state that the code ran in; None for the template.
         code: the code.
-        files: the session's files after it.
+        files: the session's files after it; only with a process.
         process: who holds the state, or None if it must be rebuilt first.
         sessions: how many sessions are in this state.
         pins: how many runs are about to fork it; it is not evicted meanwhile.
         rebuilding: who waits for it to be rebuilt.
-        size: private memory of its process when it was last measured, in bytes.
+        size: private memory of its process when it was last measured, and its files, in bytes.
     """
 
     __slots__ = ("before", "code", "files", "pins", "process", "rebuilding", "sessions", "size")

@@ -18,8 +18,11 @@ from typing import Any
 from lapha.sandbox.jail import notify
 from lapha.sandbox.jail.seccomp import FORK_FLAGS, HYPERCALL, NR_CLONE
 
-FORK_SECONDS = 10.0
-"""How long a fork may take: milliseconds, on a machine that is not overloaded."""
+FORK_SECONDS = 5.0
+"""How long a fork may take, of both sides: milliseconds, on a machine that is not overloaded."""
+
+MAX_REFUSED = 100
+"""How often a process may try to start another before it is ended: each try costs the supervisor time."""
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -62,6 +65,8 @@ class Process:
         expects_child: who gets the process that it is about to fork.
         may_clone: whether the one `clone` of that fork is still to come.
         forks: who else wants a fork of it.
+        turn: counts its messages, so that a deadline knows whether it is still meant.
+        refused: how often it has tried to start another process.
     """
 
     def __init__(self, pid: int, pidfd: int, waits: notify.Notification | None) -> None:
@@ -74,6 +79,8 @@ class Process:
         self.forks: deque[Callable[[Process | None], None]] = deque()
         self.on_death: Callable[[], None] | None = None
         self.dead = False
+        self.turn = 0
+        self.refused = 0
 
     def cpu_seconds(self) -> float:
         """Processor time used since it was forked."""
@@ -109,9 +116,14 @@ class Processes:
         selector: where process handles are watched; their data is a callable.
         timers: for deadlines.
         max_message: longest message of a process, in bytes.
+        top: pid of bwrap, from which all of them descend.
     """
 
-    def __init__(self, listener: int, selector: selectors.BaseSelector, timers: Timers, max_message: int) -> None:
+    def __init__(
+        self, listener: int, selector: selectors.BaseSelector, timers: Timers, max_message: int, top: int
+    ) -> None:
+        self._top = top
+        self._outsiders: set[int] = set()
         self._listener = listener
         self._selector = selector
         self._timers = timers
@@ -128,6 +140,9 @@ class Processes:
             waiting.register(self._listener, selectors.EVENT_READ)
             while (left := deadline - time.monotonic()) > 0:
                 if waiting.select(left) and (notification := notify.receive(self._listener)):
+                    # at this moment bwrap and its reaper are the only others in there
+                    parents = _parents()
+                    self._outsiders = {pid for pid in parents if self._inside(pid, parents)} - {notification.pid}
                     return self._adopt(notification)
         return None
 
@@ -152,9 +167,10 @@ class Processes:
             parent.forks.append(then)
         else:
             parent.expects_child, parent.may_clone = then, True
+            turn = parent.turn
 
             def too_late() -> None:
-                if parent.expects_child is then:
+                if parent.turn == turn or parent.expects_child is then:
                     self.kill(parent)
 
             self._timers.after(FORK_SECONDS, too_late)
@@ -173,6 +189,26 @@ class Processes:
             signal.pidfd_send_signal(process.pidfd, signal.SIGKILL)
         self._forget(process)
 
+    def sweep(self) -> None:
+        """End processes of the jail that nobody expects: born of a fork that was given up, and silent."""
+        parents = _parents()
+        forking = {pid for pid, process in self._by_pid.items() if process.expects_child is not None}
+        for pid, parent in parents.items():
+            stranger = pid not in self._by_pid and parent not in forking and pid not in self._outsiders
+            if stranger and self._inside(pid, parents):
+                with contextlib.suppress(OSError):
+                    pidfd = os.pidfd_open(pid)
+                    # the handle is taken: look again whether it is still the same process
+                    if _parent_of(pid) == parent:
+                        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                    os.close(pidfd)
+
+    def _inside(self, pid: int, parents: dict[int, int]) -> bool:
+        """Whether a process descends from the jail's first."""
+        while pid > 1 and pid != self._top:
+            pid = parents.get(pid, 0)
+        return pid == self._top
+
     # What processes do ---------------------------------------------------------------------------------------
 
     def _on_clone(self, process: Process | None, notification: notify.Notification) -> None:
@@ -180,14 +216,19 @@ class Processes:
         if allowed and process is not None:
             process.may_clone = False
             notify.answer(self._listener, notification.id, let_through=True)
-        else:
-            notify.answer(self._listener, notification.id, error=errno.EPERM)
+            return
+        notify.answer(self._listener, notification.id, error=errno.EPERM)
+        if process is not None:
+            process.refused += 1
+            if process.refused > MAX_REFUSED:
+                self.kill(process)
 
     def _on_message(self, process: Process | None, notification: notify.Notification) -> None:
         if process is None:
             return
         message = self._read(notification)
         process.waits = notification
+        process.turn += 1
         if message is None:
             self.kill(process)
         elif process.then is not None:
@@ -261,6 +302,8 @@ class Processes:
         self._selector.unregister(process.pidfd)
         os.close(process.pidfd)
         del self._by_pid[process.pid]
+        if process.expects_child is not None and not process.may_clone:
+            self._timers.after(0.1, self.sweep)  # its child is born, and has not been heard of
         waiting = [process.expects_child, *process.forks]
         process.expects_child = None
         process.forks.clear()
@@ -272,6 +315,11 @@ class Processes:
         for wanted in waiting:
             if wanted is not None:
                 wanted(None)
+
+
+def _parents() -> dict[int, int]:
+    """Parent of every process of this machine."""
+    return {int(name): _parent_of(int(name)) for name in os.listdir("/proc") if name.isdigit()}
 
 
 def _parent_of(pid: int) -> int:

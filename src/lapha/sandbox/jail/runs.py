@@ -58,6 +58,7 @@ class Run:
         self._processes, self._slots, self._timers, self._bounds = processes, slots, timers, bounds
         self._counters = counters
         self._parent, self._code, self._then = parent, code, then
+        self._files = parent.files
         self._slot: Slot | None = None
         self._process: Process | None = None
         self._breach = ""
@@ -78,7 +79,7 @@ class Run:
             self._finish(_result("lost"), None, {}, clear=False)
             return
         self._process = process
-        directory = self._slot.prepare(self._parent.files)
+        directory = self._slot.prepare(self._files)
         self._began = time.monotonic()
         bounds = self._bounds
         self._alarms = [

@@ -15,12 +15,14 @@ import subprocess
 import sys
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from lapha.sandbox.jail import launch, seccomp
 from lapha.sandbox.jail.history import Cell, Session
 from lapha.sandbox.jail.processes import Process, Processes, Timers
-from lapha.sandbox.jail.runs import Bounds, Result, Run
+from lapha.sandbox.jail.runs import Bounds, Result, Run, Then
 from lapha.sandbox.jail.workspace import Files, Slot, Slots
 
 _HEAD = struct.Struct("=I")
@@ -42,6 +44,9 @@ class Supervisor:
         self._timers = Timers()
         self._counters: Counter[str] = Counter()
         self._bounds = Bounds(**{name: config[name] for name in Bounds.__dataclass_fields__})
+        # code that has kept its limits once may be slower on a busier machine
+        more_time = {name: 3 * getattr(self._bounds, name) for name in ("wall_seconds", "cpu_seconds")}
+        self._wide_bounds = replace(self._bounds, **more_time)
         self._sessions: dict[int, Session] = {}
         self._recent: OrderedDict[Cell, None] = OrderedDict()  # live cells, least recently used first
         self._posted: deque[Callable[[], None]] = deque()
@@ -66,7 +71,8 @@ class Supervisor:
         guest |= {"packages_at": launch.PACKAGES_AT, "filter": seccomp.program().hex()}
         with ours:
             self._bwrap, listener = launch.start(arguments, ours, theirs, guest, config["start_seconds"])
-        self._processes = Processes(listener, self._selector, self._timers, config["max_message"])
+        args = (listener, self._selector, self._timers, config["max_message"], self._bwrap.pid)
+        self._processes = Processes(*args)
         template = self._processes.first(config["start_seconds"])
         if template is None:
             raise launch.JailFailed("the template does not answer")
@@ -125,9 +131,9 @@ class Supervisor:
             return  # the jail is being restarted, and calls back
         if len(cell.rebuilding) == 1:
             self._counters["rebuilt"] += 1
-            self._run(cell.before, cell.code, lambda result, process, files: self._rebuilt(cell, process, files))
+            self._run(cell.before, cell.code, partial(self._rebuilt, cell), self._wide_bounds)
 
-    def _rebuilt(self, cell: Cell, process: Process | None, files: Files) -> None:
+    def _rebuilt(self, cell: Cell, _: Result, process: Process | None, files: Files) -> None:
         waiting, cell.rebuilding = cell.rebuilding, []
         if process is not None:
             cell.files = files
@@ -136,7 +142,7 @@ class Supervisor:
             then(process)
         self._let_go(cell)
 
-    def _run(self, cell: Cell, code: str, then: Callable[[Result, Process | None, Files], None]) -> None:
+    def _run(self, cell: Cell, code: str, then: Then, bounds: Bounds) -> None:
         """Run code on top of a cell."""
 
         def start(process: Process | None) -> None:
@@ -146,7 +152,7 @@ class Supervisor:
                 lost = {"outcome": "lost", "output": "", "value": None, "error": None, "seconds": 0.0}
                 then(lost, None, {})
                 return
-            args = (self._processes, self._slots, self._timers, self._bounds, self._counters, cell, code)
+            args = (self._processes, self._slots, self._timers, bounds, self._counters, cell, code)
             Run(*args, done)
 
         def done(result: Result, process: Process | None, files: Files) -> None:
@@ -162,6 +168,7 @@ class Supervisor:
 
         def died() -> None:
             cell.process = None
+            cell.files = {}  # they come back when the code is run again
             self._recent.pop(cell, None)
 
         process.on_death = died
@@ -173,7 +180,8 @@ class Supervisor:
     def _measure(self, cell: Cell) -> None:
         """Measuring takes a millisecond, and many states do not live that long: it can wait a little."""
         if cell.process is not None:
-            cell.size = cell.process.private_bytes()
+            files = sum(len(content or b"") for content in cell.files.values())
+            cell.size = cell.process.private_bytes() + files
             self._evict()
 
     def _evict(self) -> None:
@@ -241,7 +249,7 @@ class Supervisor:
             session.busy = False
             session.go_on()
 
-        self._run(cell, request["code"], done)
+        self._run(cell, request["code"], done, self._bounds)
 
     def _describe(self) -> dict[str, Any]:
         live = {"processes": len(self._processes), "sessions": len(self._sessions), "waiting": self._slots.waiting}
