@@ -28,7 +28,8 @@ VOCABULARY = 300
 _NAMES = {BOS: "<bos>", END: "", STEP: "STEP:", ANSWER: "answer", GARBLED: "???"}
 
 
-def _render(token: int) -> str:
+def render(token: int) -> str:
+    """One token as text."""
     if token < BOS:
         return chr(token)
     if DIGIT <= token < WORD:
@@ -231,7 +232,7 @@ class ScriptedEngine:
             Sample(
                 token_ids=tokens,
                 logprobs=logprobs,
-                text=" ".join(filter(None, map(_render, tokens))),
+                text=" ".join(filter(None, map(render, tokens))),
                 finish_reason=reason,
                 state=State(prefix + tuple(tokens), handle),
                 pooled=row,

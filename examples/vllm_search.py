@@ -1,0 +1,35 @@
+"""Value-guided search over vLLM servers: questions from a JSONL file in, answers out.
+
+    vllm serve MODEL --port 8000
+    vllm serve MODEL --port 8001 --runner pooling --convert embed \\
+        --pooler-config '{"pooling_type": "MEAN", "use_activation": false}'
+    python examples/vllm_search.py MODEL VALUE_HEAD_FOLDER questions.jsonl answers.jsonl
+
+A run that is interrupted goes on where it stopped: finished trees are kept in the folder answers.jsonl.journal.
+"""
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+
+from lapha.engines import VLLMServerEngine
+from lapha.latent import ValueHead
+from lapha.search import Search, SearchConfig
+
+
+async def main(model: str, head: str, source: str, target: str, urls: list[str], pooling_urls: list[str]) -> None:
+    questions = [json.loads(line)["question"] for line in Path(source).read_text().splitlines()]
+    engine = VLLMServerEngine(
+        urls, tokenizer=model, pooling_urls=pooling_urls, value_head=ValueHead.from_pretrained(head)
+    )
+    search = Search(engine, config=SearchConfig(simulations=32))
+    with Path(target).open("w") as answers:
+        async for result in search.arun(questions, concurrency=64, journal=target + ".journal"):
+            row = {"index": result.index, "question": result.question, "answer": result.answer, "value": result.value}
+            print(json.dumps(row), file=answers, flush=True)
+    await engine.aclose()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:5], ["http://127.0.0.1:8000"], ["http://127.0.0.1:8001"]))
