@@ -1,0 +1,161 @@
+"""Commands in this process; what a shell sees is in test_process.py."""
+
+import json
+import re
+
+import pytest
+
+from lapha.cli import COMMANDS, run
+from lapha.search import SearchResult
+
+pytest.importorskip("typer", reason="needs lapha[llm]")
+pytest.importorskip("transformers", reason="needs lapha[llm]")
+
+QUESTION = "Walk from 14 to 62 in at most 8 moves of +1 -1 +10 -10, avoiding 13 24 25 44 57 60 71 90"
+
+
+def test_help_lists_every_command(capsys):
+    assert run([]) == 0
+    listed = capsys.readouterr().out
+    for name in COMMANDS:
+        assert re.search(rf"^  {name} ", listed, re.MULTILINE), name
+        assert run([name, "--help"]) == 0
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory):
+    pytest.importorskip("jinja2", reason="needs lapha[viz]")
+    folder = tmp_path_factory.mktemp("search")
+    code = run(
+        ["search", "--simulations", "6", "--save", str(folder / "t.json"), "--plot", str(folder / "t.html"), QUESTION]
+    )
+    return folder, code
+
+
+def test_search_saves_a_tree_that_loads_and_draws_it(searched):
+    folder, code = searched
+    assert code == 0
+    result = SearchResult.load(folder / "t.json")
+    assert result.question == QUESTION
+    assert len(result.tree) > 6
+    assert len(result.latents) == len(result.tree)
+    page = (folder / "t.html").read_text(encoding="utf-8")
+    assert page.count('<svg class="disk"') in (1, 2)  # V only where an answer was chosen
+    assert QUESTION in page
+
+
+def test_search_prints_the_answer_alone_on_standard_output(capsys):
+    assert run(["search", "--simulations", "6", "--seed", "3", QUESTION]) == 0
+    out = capsys.readouterr().out.strip()
+    assert re.fullmatch(r"[+-]\d+( [+-]\d+)*|\(no leaf answers\)", out)
+
+
+def test_search_is_reproducible(searched, tmp_path):
+    folder, _ = searched
+    run(["search", "--simulations", "6", "--save", str(tmp_path / "t.json"), QUESTION])
+    first, second = (SearchResult.load(path / "t.json") for path in (folder, tmp_path))
+    assert first.tree.tokens == second.tree.tokens
+    assert first.answer == second.answer
+
+
+def test_plot_draws_a_saved_search(searched, tmp_path, capsys):
+    folder, _ = searched
+    assert run(["plot", str(folder / "t.json"), str(tmp_path / "p.html"), "--angle", "pca"]) == 0
+    assert "<svg" in (tmp_path / "p.html").read_text(encoding="utf-8")
+    assert capsys.readouterr().out.strip() == str(tmp_path / "p.html")
+
+
+def test_env_names_versions(capsys):
+    assert run(["env"]) == 0
+    out = capsys.readouterr().out
+    for name in ("lapha", "python", "torch", "transformers"):
+        assert re.search(rf"^{name} +\S", out, re.MULTILINE)
+
+
+def test_eval_runs_all_modes_resumes_and_reports(tmp_path, capsys):
+    pytest.importorskip("jinja2", reason="needs lapha[viz]")
+    command = [
+        "eval", "--model", "tiny", "--data", "tiny", "--modes", "single,react,majority,best-of-n,value",
+        "--limit", "3", "--simulations", "4", "--out", str(tmp_path / "run"),
+    ]  # fmt: skip
+    assert run(command) == 0
+    table = capsys.readouterr().out
+    for mode in ("single", "react", "value", "majority", "best-of-n"):
+        assert mode in table
+    rollouts = (tmp_path / "run" / "rollouts.jsonl").read_bytes()
+    assert rollouts.count(b"\n") == 15
+    assert (tmp_path / "run" / "report.html").is_file()
+    assert run(command) == 0
+    assert (tmp_path / "run" / "rollouts.jsonl").read_bytes() == rollouts
+    assert run([*command, "--seed", "5"]) == 2
+    assert "seed was 0 and is 5" in capsys.readouterr().err
+    assert run(["report", str(tmp_path / "run"), "--out", str(tmp_path / "r.html"), "--gallery", "1"]) == 0
+    assert (tmp_path / "r.html").read_text(encoding="utf-8").count('<figure class="tree">') == 1
+
+
+def test_eval_grades_a_file_against_its_own_answers(tmp_path, capsys):
+    pytest.importorskip("math_verify", reason="needs lapha[llm]")
+    data = tmp_path / "walks.jsonl"
+    rows = [{"question": QUESTION, "answer": "+10 +10 +10 +10 +10 -1 -1"}, {"question": QUESTION, "answer": "1"}]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    code = run(["eval", "--data", str(data), "--modes", "react", "--simulations", "4", "--out", str(tmp_path / "run")])
+    assert code == 0
+    grades = [json.loads(line) for line in (tmp_path / "run" / "grades.jsonl").read_text().splitlines()]
+    assert {grade["index"] for grade in grades} <= {0, 1}
+    assert all(grade["method"] != "exact" for grade in grades)
+
+
+def test_demo_measures_trains_and_reports(tmp_path, capsys):
+    pytest.importorskip("trl", reason="needs lapha[trl]")
+    pytest.importorskip("matplotlib", reason="needs lapha[viz]")
+    from lapha.engines import TransformersEngine
+
+    out = tmp_path / "demo"
+    assert (
+        run(["demo", "--out", str(out), "--problems", "3", "--steps", "2", "--trees", "4", "--simulations", "4"]) == 0
+    )
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    phases = [line["phase"] for line in lines]
+    assert [phases.count(phase) for phase in ("start", "before", "train", "after", "end")] == [1, 5, 2, 5, 1]
+    trained = [line for line in lines if line["phase"] == "train"]
+    assert [line["step"] for line in trained] == [1, 2]
+    assert all("lapha/leaf_accuracy" in line for line in trained)
+    page = (out / "report.html").read_text(encoding="utf-8")
+    for heading in ("Accuracy before and after training", "Learning curve", "Accuracy against cost", "A search tree"):
+        assert heading in page
+    TransformersEngine.from_pretrained(out / "checkpoint", value_head=out / "checkpoint").close()
+    table = capsys.readouterr().out
+    assert "best-of-n" in table
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["search"], "Missing argument 'question'"),
+        (["frobnicate"], "No such command 'frobnicate'"),
+        (["search", "--simulations", "many", "q"], "Invalid value for '--simulations'"),
+        (["search", "  "], "question: expected text that is not blank"),
+        (["search", "--simulations", "0", QUESTION], "simulations: expected an integer >= 1, got 0"),
+        (["search", "--model", "/nowhere/model", "q"], "name_or_path: expected a folder with a model"),
+        (["search", "--tools", "shell", "q"], "tools: expected one of 'none', 'python', got 'shell'"),
+        (
+            ["search", "--save", "/nowhere/t.json", "q"],
+            "path: expected a file in an existing folder, got /nowhere/t.json",
+        ),
+        (["plot", "/nowhere.json", "/tmp/x.html"], "/nowhere.json: expected a readable file"),
+        (["eval", "--modes", "guess"], "modes: expected one of"),
+        (["eval", "--modes", "majority"], "samples: expected a number, or mode value to match"),
+        (["eval", "--data", "/nowhere.jsonl"], "data: expected an existing file, or one of math-500"),
+        (["eval", "--shard", "3/2"], "shard: expected i/n with 1 <= i <= n, got 3/2"),
+        (["report", "/nowhere"], "path: expected a file in an existing folder"),
+        (["demo", "--problems", "0"], "problems: expected an integer >= 1, got 0"),
+        (["demo", "--out", "/dev/null/demo"], "out: expected a folder that can be written to, got /dev/null/demo"),
+    ],
+)
+def test_bad_input_is_one_line_on_standard_error_and_exit_2(arguments, message, capsys):
+    assert run(arguments) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.err.startswith("lapha: ")
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""

@@ -1,0 +1,78 @@
+"""What only a process of its own shows: exit codes, signals, missing extras."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+pytest.importorskip("typer", reason="needs lapha[llm]")
+
+BLOCK = """
+import importlib.abc, sys
+class Blocked(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name.split(".")[0] in {blocked!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Blocked())
+from lapha.cli import main
+main({arguments!r})
+"""
+
+
+@pytest.mark.parametrize(
+    ("blocked", "arguments", "extra"),
+    [
+        ({"typer"}, ["env"], "lapha[llm]"),
+        ({"trl"}, ["demo", "--out", "demo"], "lapha[trl]"),
+        ({"jinja2"}, ["search", "--plot", "x.html", "q"], "lapha[viz]"),
+    ],
+)
+def test_a_missing_extra_is_named_with_its_pip_line(blocked, arguments, extra, tmp_path):
+    code = BLOCK.format(blocked=blocked, arguments=arguments)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 2
+    assert f"pip install '{extra}'" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_ctrl_c_in_the_demo_leaves_files_that_load(tmp_path):
+    pytest.importorskip("trl", reason="needs lapha[trl]")
+    pytest.importorskip("matplotlib", reason="needs lapha[viz]")
+    out = tmp_path / "demo"
+    command = [
+        sys.executable,
+        "-m",
+        "lapha",
+        "demo",
+        "--out",
+        str(out),
+        "--problems",
+        "2",
+        "--steps",
+        "500",
+        "--trees",
+        "4",
+        "--simulations",
+        "4",
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 240
+    while not trained(out / "metrics.jsonl") and time.monotonic() < deadline:
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert {"phase": "interrupted"} in lines
+    assert "Accuracy before and after training" in (out / "report.html").read_text(encoding="utf-8")
+    check = "from lapha.engines import TransformersEngine as T; T.from_pretrained({0!r}, value_head={0!r}).close()"
+    subprocess.run([sys.executable, "-c", check.format(str(out / "checkpoint"))], check=True)
+
+
+def trained(path):
+    return path.is_file() and '"phase": "train"' in path.read_text()
