@@ -17,6 +17,7 @@ from lapha.types import Status
 if TYPE_CHECKING:
     from lapha.search.config import SearchConfig
 
+_OPEN = int(Status.OPEN)
 _FIELDS = {
     "quality": np.float64,
     "exploration": np.float64,
@@ -114,7 +115,8 @@ class Frontier:
 
     def visit(self, node: int, value: float) -> None:
         """Back `value` up: N += 1 and W += value on the path from `node` to the root."""
-        visits, value_sum, widening = self.tree.visits, self.tree.value_sum, self.config.widening
+        columns, widening = self.tree.columns, self.config.widening
+        visits, value_sum = columns["visits"], columns["value_sum"]
         while node >= 0:
             visits[node] += 1
             value_sum[node] += value
@@ -145,23 +147,23 @@ class Frontier:
 
     def _refresh(self, node: int) -> None:
         """Recompute the node's quality and exploration from the tree."""
-        tree, arrays = self.tree, self._arrays
-        count = int(tree.visits[node]) + int(arrays["virtual"][node])
-        arrays["exploration"][node] = float(tree.prior[node]) / (1 + count)
-        arrays["quality"][node] = float(tree.value_sum[node]) / count if count else self.node_value(node)
+        columns, arrays = self.tree.columns, self._arrays
+        count = int(columns["visits"][node]) + int(arrays["virtual"][node])
+        arrays["exploration"][node] = float(columns["prior"][node]) / (1 + count)
+        arrays["quality"][node] = float(columns["value_sum"][node]) / count if count else self.node_value(node)
 
     def node_value(self, node: int) -> float:
         """value_trust·v̂ + (1 − value_trust)·v_prior; v_prior where v̂ is unknown."""
-        config, estimate = self.config, float(self.tree.value[node])
+        config, estimate = self.config, float(self.tree.columns["value"][node])
         if estimate != estimate:  # NaN: the evaluator has no value for it
             return config.v_prior
         return config.value_trust * estimate + (1 - config.value_trust) * config.v_prior
 
     def _below_limit(self, node: int) -> bool:
-        tree = self.tree
-        if tree.status[node] != Status.OPEN or node in self._cut:
+        columns = self.tree.columns
+        if columns["status"][node] != _OPEN or node in self._cut:
             return False
-        return self.started[node] < self.limits[tree.depth[node]]
+        return self.started[node] < self.limits[columns["depth"][node]]
 
     def _expandable(self, node: int) -> bool:
         if not self._below_limit(node):

@@ -13,7 +13,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from lapha._checks import check
 from lapha.pruning import prune_tree
 from lapha.search.config import SearchConfig
 from lapha.search.expansion import Expansion, evaluate, expand
@@ -25,6 +24,8 @@ from lapha.search.selection import SELECTION_RULES
 from lapha.tree import SearchTree
 from lapha.tree.rewind import softmax
 from lapha.types import SampleRequest, SamplingParams, State, Status, Turn
+
+_OPEN = int(Status.OPEN)
 
 
 class Planned(NamedTuple):
@@ -208,16 +209,17 @@ class TreeSearch:
                 well_formed=step.well_formed,
                 value=evaluation.value,
             )
-            tree.simulation[node] = simulation
             nodes.append(node)
             self.latents.append(evaluation.pooled)
             self.counts["sampled_tokens"] += len(sample.token_ids)
-            self.counts.update(step.details)
+            for name, count in step.details.items():
+                self.counts[name] += count
             if status is Status.OPEN:
                 self._turns[node], self._states[node] = step.turn, sample.state
             else:
                 self.services.environment.close(step.turn)
         self.counts["expansions"] += 1
+        tree.simulation[nodes] = simulation
         tree.expansions[parent] += 1
         siblings = tree.children[parent]
         tree.prior[siblings] = softmax(tree.logprob[siblings])
@@ -227,10 +229,11 @@ class TreeSearch:
 
     def _back_up(self, nodes: list[int], expansion: Expansion) -> None:
         tree = self.tree
-        for node, evaluation in zip(nodes, expansion.evaluations):
-            if tree.status[node] != Status.OPEN:
+        for node, status, evaluation in zip(nodes, tree.status[nodes].tolist(), expansion.evaluations):
+            if status != _OPEN:
                 value = float(self.services.terminal_value(tree, node, evaluation))
-                check(math.isfinite(value), "terminal_value", "a finite number", f"{value} for node {node}")
+                if not math.isfinite(value):
+                    raise ValueError(f"terminal_value: expected a finite number, got {value} for node {node}")
             elif self.config.backs_up_values:
                 value = self._frontier.node_value(node)
             else:

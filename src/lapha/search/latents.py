@@ -21,8 +21,9 @@ class TreeLatents:
     """
 
     def __init__(self) -> None:
-        self._rows: list[torch.Tensor] = []
-        self._stacked: torch.Tensor | None = None
+        self._root: torch.Tensor | None = None
+        self._fresh: list[torch.Tensor] = []
+        self._points: PolarPoints | None = None  # of the nodes before the fresh ones
 
     def append(self, pooled: torch.Tensor) -> None:
         """Add the next node's h(s), (H,).
@@ -30,25 +31,31 @@ class TreeLatents:
         Raises:
             ValueError: not a vector of the root's length.
         """
-        check(pooled.dim() == 1, "pooled", "shape (H,)", f"shape {tuple(pooled.shape)}")
-        first = self._rows[0] if self._rows else pooled
-        check(pooled.shape == first.shape, "pooled", f"shape {tuple(first.shape)}", f"shape {tuple(pooled.shape)}")
-        self._rows.append(pooled)
+        if self._root is None:
+            check(pooled.dim() == 1, "pooled", "shape (H,)", f"shape {tuple(pooled.shape)}")
+            self._root = _on_host(pooled)
+        elif pooled.shape != self._root.shape:
+            raise ValueError(f"pooled: expected shape {tuple(self._root.shape)}, got shape {tuple(pooled.shape)}")
+        self._fresh.append(pooled)
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._fresh) + (0 if self._points is None else len(self._points))
 
     def points(self) -> PolarPoints:
         """(N, H) root-centred latents on the CPU, in float32 (float64 where the evaluator gives float64)."""
-        have = 0 if self._stacked is None else len(self._stacked)
-        if have < len(self._rows):
-            rows = torch.stack(self._rows[have:]).detach().cpu()
-            rows = rows if rows.dtype == torch.float64 else rows.float()
-            self._stacked = rows if self._stacked is None else torch.cat([self._stacked, rows])
-            # what has been copied is released: on a device it would hold the engine's buffers
-            self._rows = [*self._stacked.unbind(0)]
-        assert self._stacked is not None
-        return latent_points(self._stacked, self._stacked[0])
+        if self._fresh:
+            assert self._root is not None
+            fresh = latent_points(_on_host(torch.stack(self._fresh)), self._root)
+            self._points = fresh if self._points is None else PolarPoints.cat([self._points, fresh])
+            self._fresh = []  # an engine's device buffers are let go
+        if self._points is None:
+            raise ValueError("points: expected at least the root's latent, got none")
+        return self._points
+
+
+def _on_host(pooled: torch.Tensor) -> torch.Tensor:
+    pooled = pooled.detach().cpu()
+    return pooled if pooled.dtype == torch.float64 else pooled.float()
 
 
 def save_latents(path: Path, latents: PolarPoints, key: str) -> None:

@@ -9,6 +9,8 @@ import numpy as np
 from lapha.search.frontier import Frontier
 from lapha.types import Status
 
+_OPEN = int(Status.OPEN)
+
 # returns a node that may be expanded, or a terminal leaf whose value is to be backed up again, or None: all done
 SelectionRule = Callable[[Frontier], "int | None"]
 
@@ -40,7 +42,7 @@ def puct_descent(frontier: Frontier) -> int | None:
             return node
         children = [child for child in tree.children[node] if _worth_entering(frontier, child)]
         node = children[int(frontier.child_scores(node, children).argmax())]
-        if tree.status[node] != Status.OPEN:
+        if tree.columns["status"][node] != _OPEN:
             return node
 
 
@@ -54,7 +56,7 @@ def _worth_entering(frontier: Frontier, node: int) -> bool:
     if frontier.open_below(node) > 0:
         return True
     tree = frontier.tree
-    return frontier.config.revisit_leaves and not tree.pruned[node] and tree.status[node] != Status.OPEN
+    return frontier.config.revisit_leaves and not tree.pruned[node] and tree.status[node] != _OPEN
 
 
 SELECTION_RULES: dict[str, SelectionRule] = {"frontier": best_of_frontier, "puct": puct_descent}

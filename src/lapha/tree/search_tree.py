@@ -16,6 +16,7 @@ from lapha._checks import check
 from lapha.types import Status
 
 NO_PARENT = -1
+_OPEN = int(Status.OPEN)  # looking a member of an enum up costs more than the comparison
 
 # field -> (dtype, value of a new node)
 FIELDS: dict[str, tuple[Any, Any]] = {
@@ -89,10 +90,15 @@ class SearchTree:
         self.stats: dict[str, float] = {}
         self._size = 0
         self._store = {name: np.full(capacity, fill, dtype) for name, (dtype, fill) in FIELDS.items()}
-        self._append(tokens=tuple(prompt_ids), logprobs=(), text=question, answer=None)
+        self._append(tuple(prompt_ids), (), question, None)
 
     def __len__(self) -> int:
         return self._size
+
+    @property
+    def columns(self) -> dict[str, np.ndarray]:
+        """The arrays by name with their spare capacity: entries from ``len(tree)`` on mean nothing. For inner loops."""
+        return self._store
 
     def __getattr__(self, name: str) -> np.ndarray:
         if name in FIELDS:
@@ -117,9 +123,11 @@ class SearchTree:
         Raises:
             ValueError: unknown parent, or one that is terminal.
         """
-        check(0 <= parent < self._size, "parent", f"a node in [0, {self._size})", parent)
-        check(self.status[parent] == Status.OPEN, "parent", "a node that is not terminal", f"node {parent}")
-        node = self._append(tokens=tuple(tokens), logprobs=tuple(logprobs), text=text, answer=answer)
+        if not 0 <= parent < self._size:
+            raise ValueError(f"parent: expected a node in [0, {self._size}), got {parent}")
+        if self._store["status"][parent] != _OPEN:
+            raise ValueError(f"parent: expected a node that is not terminal, got node {parent}")
+        node = self._append(tuple(tokens), tuple(logprobs), text, answer)
         store = self._store
         store["parent"][node] = parent
         store["depth"][node] = store["depth"][parent] + 1
@@ -131,14 +139,16 @@ class SearchTree:
         self.children[parent].append(node)
         return node
 
-    def _append(self, **columns: Any) -> int:
+    def _append(self, tokens: tuple[int, ...], logprobs: tuple[float, ...], text: str, answer: str | None) -> int:
         node = self._size
         capacity = len(self._store["parent"])
         if node == capacity:
             for name, (dtype, fill) in FIELDS.items():
                 self._store[name] = np.concatenate([self._store[name], np.full(capacity, fill, dtype)])
-        for name, value in columns.items():
-            getattr(self, name).append(value)
+        self.tokens.append(tokens)
+        self.logprobs.append(logprobs)
+        self.text.append(text)
+        self.answer.append(answer)
         self.children.append([])
         self._size = node + 1
         return node

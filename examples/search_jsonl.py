@@ -1,0 +1,27 @@
+"""Value-guided search with a model on this machine: questions from a JSONL file in, answers out.
+
+    python examples/search_jsonl.py MODEL VALUE_HEAD_FOLDER questions.jsonl answers.jsonl
+
+Each line of the input is {"question": …}. A run that is interrupted goes on where it stopped: finished trees are kept in
+the folder answers.jsonl.journal. For a vLLM server see vllm_search.py: only the engine differs.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from lapha.engines import TransformersEngine
+from lapha.search import Search, SearchConfig
+
+
+def main(model: str, head: str, source: str, target: str) -> None:
+    questions = [json.loads(line)["question"] for line in Path(source).read_text().splitlines()]
+    search = Search(TransformersEngine.from_pretrained(model, value_head=head), config=SearchConfig(simulations=32))
+    with Path(target).open("w") as answers:
+        for result in search.run(questions, concurrency=32, progress=True, journal=target + ".journal"):
+            row = {"index": result.index, "question": result.question, "answer": result.answer, "value": result.value}
+            print(json.dumps(row), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:5])
