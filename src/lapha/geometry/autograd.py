@@ -67,11 +67,11 @@ def differentiable_once(backward: Callable) -> Callable:
 
 
 def _scaled_norm(v: Tensor) -> tuple[Tensor, Tensor]:
-    """v over its largest entry, and ‖v‖ (…, 1); squares neither underflow nor overflow."""
+    """v/‖v‖ (0 for v = 0) and ‖v‖ (…, 1); squares neither underflow nor overflow."""
     largest = v.abs().amax(-1, keepdim=True).clamp_min(torch.finfo(v.dtype).tiny)
     scaled = v / largest
-    norm = torch.linalg.vector_norm(scaled, dim=-1, keepdim=True)
-    return scaled / torch.where(norm > 0, norm, torch.ones_like(norm)), norm * largest
+    norm = torch.linalg.vector_norm(scaled, dim=-1, keepdim=True, dtype=accumulate_dtype(v))
+    return scaled / torch.where(norm > 0, norm, torch.ones_like(norm)).to(v.dtype), (norm * largest).to(v.dtype)
 
 
 class ToPolar(torch.autograd.Function):

@@ -162,11 +162,14 @@ def gyrate(u: Tensor, a: Tensor, t: Tensor, b: Tensor, w: Tensor) -> Tensor:
     # t − u cos θ and 1 − cos θ, by differences
     across = u * (u * difference).sum(-1, keepdim=True) - difference
     versine = 0.5 * difference.square().sum(-1, keepdim=True)
-    # tan(angle/2) = sinh a sinh b sin θ / (cosh(a − b) + sinh a sinh b (1 − cos θ)), both over e^(a + b)
-    product = 0.25 * torch.expm1(-2 * a) * torch.expm1(-2 * b)
-    rest = 0.5 * (torch.exp(-2 * a) + torch.exp(-2 * b)) + product * versine
+    # tan(angle/2) = sinh a sinh b sin θ / (cosh(a − b) + sinh a sinh b (1 − cos θ)), both times e^(shift − a − b).
+    # The floor is for radii beyond the shift's limit, in directions that are equal, or closer than numbers get.
+    limit, floor = (300.0, 1e-100) if a.dtype == torch.float64 else (40.0, 1e-12)
+    shift = (2 * torch.minimum(a, b)).detach().clamp_max(limit)
+    product = torch.exp(shift) * (0.25 * torch.expm1(-2 * a) * torch.expm1(-2 * b))
+    rest = 0.5 * (torch.exp(shift - 2 * a) + torch.exp(shift - 2 * b)) + product * versine + floor
     rise = product * across
-    hypotenuse = torch.sqrt(rest.square() + rise.square().sum(-1, keepdim=True)).clamp_min(torch.finfo(a.dtype).tiny)
+    hypotenuse = torch.sqrt(rest.square() + rise.square().sum(-1, keepdim=True))
     cosine, sine = rest / hypotenuse, rise / hypotenuse  # of the half angle; `sine` is a vector in the plane
     along_u, along_sine = (u * w).sum(-1, keepdim=True), (sine * w).sum(-1, keepdim=True)
     rotated = cosine * (u * along_sine - sine * along_u)

@@ -35,6 +35,14 @@ def accumulate_dtype(tensor: Tensor) -> torch.dtype:
     return torch.float32 if tensor.device.type == "mps" else torch.float64
 
 
+def ball_limit(dtype: torch.dtype) -> float:
+    """The largest √c·‖y‖ for coordinates of `dtype` in the ball: rounding them must not put the point outside.
+
+    Each is rounded by half an eps; in float32 and float64 the length of a direction is off by a few roundings, too.
+    """
+    return 1 - torch.finfo(dtype).eps * (1 if dtype in (torch.float16, torch.bfloat16) else 8)
+
+
 def origin_radius(dtype: torch.dtype) -> float:
     """The radius that stands for zero in derivatives with respect to a direction.
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lapha.geometry.autograd import Distance, FromPolar, ToPolar, chord, pairwise_chord
 from lapha.geometry.maps import gyrate, interpolate
-from lapha.geometry.numerics import accumulate_dtype, floored
+from lapha.geometry.numerics import accumulate_dtype, ball_limit, floored
 from lapha.geometry.translate import SpatialToPolar, Translate
 
 
@@ -154,8 +154,8 @@ class PoincareBall(geoopt.PoincareBall):
     # -- staying inside --------------------------------------------------------------------------------------------
 
     def projx(self, x: Tensor, *, dim: int = -1) -> Tensor:
-        """Points beyond 1 − 8 eps of the ball's radius are moved there; others are unchanged."""
-        largest = (1 - 8 * torch.finfo(x.dtype).eps) / self._sqrt_c(x)
+        """Points farther out than `numerics.ball_limit` allows are moved there; others are unchanged."""
+        largest = ball_limit(x.dtype) / self._sqrt_c(x)
         norm = torch.linalg.vector_norm(x.to(largest.dtype), dim=dim, keepdim=True)
         outside = norm > largest
         scale = largest / torch.where(outside, norm, largest)

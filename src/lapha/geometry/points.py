@@ -14,7 +14,7 @@ from torch.utils import _pytree as pytree
 
 from lapha._checks import check, check_finite, check_float_tensor
 from lapha.geometry.autograd import FromPolar, ToPolar
-from lapha.geometry.numerics import accumulate_dtype, compute_dtype
+from lapha.geometry.numerics import accumulate_dtype, ball_limit, compute_dtype
 
 
 def check_curvature(curvature: Any) -> float:
@@ -152,9 +152,9 @@ class PolarPoints:
     ) -> PolarPoints:
         """The origin, (…,) = `shape` times, in dimension D = `dim`."""
         dtype = torch.get_default_dtype() if dtype is None else dtype
-        direction = torch.zeros(*shape, dim, dtype=dtype, device=device)
+        direction = torch.zeros((*shape, dim), dtype=dtype, device=device)
         direction[..., :1] = 1
-        return cls(direction, torch.zeros(*shape, dtype=compute_dtype(dtype), device=device), curvature)
+        return cls(direction, torch.zeros(tuple(shape), dtype=compute_dtype(dtype), device=device), curvature)
 
     # -- to other coordinates --------------------------------------------------------------------------------------
 
@@ -169,8 +169,7 @@ class PolarPoints:
         farther points are put on the last sphere that the dtype can tell from the boundary.
         """
         sqrt_c = math.sqrt(self.curvature)
-        # rounding each coordinate may lengthen the vector by half an eps of its dtype
-        largest = 1 - torch.finfo(self.dtype).eps
+        largest = ball_limit(self.dtype)
         norm = torch.tanh(self.radius * sqrt_c)
         norm = torch.where(norm < largest, norm, torch.full_like(norm, largest))
         return self._vector(norm / sqrt_c)
