@@ -14,7 +14,7 @@ pytest.importorskip("transformers")
 
 from lapha.agent import ChatEnvironment
 from lapha.tiny import DEPTH_LIMIT, generate, step_problem, verify
-from lapha.tiny.encoding import LENGTH, Batch, Vocabulary, encode
+from lapha.tiny.encoding import LENGTH, PROMPT_LENGTH, Batch, Vocabulary, encode
 from lapha.tiny.problems import question_text
 from lapha.tiny.tokenizer import build_tokenizer
 from lapha.tiny.walk import MOVE_LIMIT, MOVES, TRIES, WALK_TRIES, Rollouts, Walks, generate_walks, roll_out
@@ -79,7 +79,8 @@ def test_labels_are_what_the_model_writes(drawn: tuple[Any, Walks, Rollouts, Bat
 def test_every_try_is_predicted(drawn: tuple[Any, Walks, Rollouts, Batch]) -> None:
     """Behind each position of `move_at` stands the move that was tried there; the last is the move that was made."""
     tokenizer, _, rollouts, batch = drawn
-    tried = np.concatenate([rollouts.tried, np.full((12, 5, MOVE_LIMIT, 1), -1)], axis=3).reshape(60, MOVE_LIMIT, 4)
+    tried = np.concatenate([rollouts.tried, np.full((12, 5, MOVE_LIMIT, 1), -1)], axis=3)
+    tried = tried.reshape(60, MOVE_LIMIT, TRIES + 1)
     attempts = (tried >= 0).sum(2)
     assert (attempts > 0).any()
     for row, step, attempt in batch.move_at.nonzero().tolist():
@@ -127,4 +128,4 @@ def test_questions_of_the_generator_encode_alike(drawn: tuple[Any, Walks, Rollou
     tokenizer = drawn[0]
     environment = ChatEnvironment(tokenizer, depth_limit=DEPTH_LIMIT)
     lengths = {len(environment.start(problem.question)[0].token_ids) for problem in generate(20, seed=1)}
-    assert lengths == {17}
+    assert lengths == {PROMPT_LENGTH}

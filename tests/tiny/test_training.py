@@ -15,7 +15,7 @@ pytest.importorskip("transformers")
 from lapha.geometry import PolarPoints
 from lapha.shaping import potential
 from lapha.tiny import training
-from lapha.tiny.encoding import Vocabulary, encode
+from lapha.tiny.encoding import PROMPT_LENGTH, Vocabulary, encode
 from lapha.tiny.tokenizer import build_tokenizer
 from lapha.tiny.training import TinyModel, TrainingConfig, train
 from lapha.tiny.walk import generate_walks, roll_out
@@ -74,7 +74,10 @@ def test_potential_targets_of_a_batch(tokenizer: Any) -> None:
     batch = encode(walks, roll_out(walks, 4, 0.5, rng), Vocabulary(tokenizer))
     generator = torch.Generator().manual_seed(3)
     hidden = torch.randn(*batch.ids.shape, 8, generator=generator)
-    hidden[:, :17] = hidden[:: batch.rollouts, :17].repeat_interleave(batch.rollouts, 0)  # rollouts share the prompt
+    prompt = slice(0, PROMPT_LENGTH)
+    hidden[:, prompt] = hidden[:: batch.rollouts, prompt].repeat_interleave(
+        batch.rollouts, 0
+    )  # rollouts share the prompt
     value, has_goal = training.potential_targets(training.pooled_states(hidden, batch.state_at), batch)
     solved = batch.correct.view(8, 4).any(1).repeat_interleave(4)
     assert solved.any()
@@ -145,3 +148,24 @@ def test_ctrl_c_keeps_what_was_trained(tokenizer: Any) -> None:
     model, history = train(SMALL, tokenizer, report=interrupt)
     assert len(history) == 2
     assert all(torch.isfinite(p).all() for p in model.parameters())
+
+
+def test_what_is_learned_of_a_move_can_be_written(tokenizer: Any) -> None:
+    """The tokens that the move loss teaches are the tokens that demonstrations hold, behind a ``no`` too."""
+    rng = np.random.default_rng(1)
+    walks = generate_walks(40, rng)
+    rollouts = roll_out(walks, 4, 0.3, rng)
+    vocabulary = Vocabulary(tokenizer)
+    batch = encode(walks, rollouts, vocabulary)
+    positions = torch.arange(batch.ids.shape[1]).float().expand(len(batch.ids), -1)
+    rows = torch.arange(len(batch.ids)).float()[:, None].expand_as(positions)
+    where, ids, chances = training.tries_of(
+        torch.stack([rows, positions], -1), batch, torch.from_numpy(vocabulary.move)
+    )
+    written = batch.ids[where[:, 0].long(), where[:, 1].long() + 1]
+    before = batch.ids[where[:, 0].long(), where[:, 1].long()]
+    assert (before == vocabulary.taken_back).sum() > 50
+    at = ids == written[:, None]
+    assert at.sum(1).eq(1).all()
+    assert (chances[at] > 0).all()
+    torch.testing.assert_close(chances.sum(1), torch.ones(len(chances)))

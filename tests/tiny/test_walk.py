@@ -52,7 +52,7 @@ def test_problems_keep_their_promises(walks: walk.Walks) -> None:
 def test_avoided_numbers_matter(walks: walk.Walks) -> None:
     free = np.array([plain_distances(int(t), set())[int(s)] for s, t in zip(walks.start, walks.target)])
     longer = walks.distance[np.arange(len(walks)), walks.start] > free
-    assert 0.05 < longer.mean() < 0.5
+    assert 0.2 < longer.mean() < 0.5
 
 
 def test_successors_are_the_legal_moves(walks: walk.Walks) -> None:
@@ -76,8 +76,8 @@ def test_the_hash_splits_one_in_ten() -> None:
 def test_the_hash_is_a_constant_of_the_problem() -> None:
     """A change of the hash would let held-out problems into the training of the packaged policy."""
     start, target = np.arange(40), 99 - np.arange(40)
-    avoid = np.arange(40)[:, None] + np.arange(40, 48)
-    assert np.flatnonzero(walk.held_out(start, target, avoid)).tolist() == [0, 6, 21, 37]
+    avoid = np.arange(40)[:, None] + np.arange(40, 43)
+    assert np.flatnonzero(walk.held_out(start, target, avoid)).tolist() == [1, 2, 10, 17, 25, 31, 35]
 
 
 @pytest.mark.parametrize("skill", [0.0, 0.35, 1.0])
@@ -149,7 +149,7 @@ def test_rollouts_are_legal_walks(walks: walk.Walks) -> None:
 def test_the_chance_predicts_the_outcome(walks: walk.Walks) -> None:
     rollouts = walk.roll_out(walks, 64, 0.35, np.random.default_rng(5))
     assert rollouts.correct.mean() == pytest.approx(rollouts.chance[:, 0, 0].mean(), abs=0.01)
-    assert 0.2 < rollouts.correct.mean() < 0.4
+    assert 0.15 < rollouts.correct.mean() < 0.35
 
 
 def test_moves_are_drawn_in_proportion(walks: walk.Walks) -> None:
@@ -159,7 +159,7 @@ def test_moves_are_drawn_in_proportion(walks: walk.Walks) -> None:
     seen = (rollouts.moves[:, :, 0, None] == np.arange(4)).mean(1)
     assert np.abs(seen - policy).max() < 0.12  # 4.8 standard deviations of a share of 400
     assert abs((seen - policy).mean(0)).max() < 0.01
-    assert 0.1 < (rollouts.tried[:, :, 0, 0] >= 0).mean() < 0.3
+    assert 0.03 < (rollouts.tried[:, :, 0, 0] >= 0).mean() < 0.2
 
 
 def test_the_same_seed_draws_the_same() -> None:

@@ -31,8 +31,8 @@ class Vocabulary:
         self.begin, self.to, self.rule = one(text.FROM), one(text.TO), one(text.RULE)
         self.equals, self.taken_back, self.think_end = one(text.EQUALS), one(text.TAKEN_BACK), one(text.THINK_END)
         self.answer, self.answer_end = one(text.ANSWER), one(text.ANSWER_END)
-        self.first_move = np.array([one(move) for move in text.MOVE_TEXT])
-        self.later_move = np.array([one(" " + move) for move in text.MOVE_TEXT])
+        self.move = np.array([[one(space + move) for move in text.MOVE_TEXT] for space in ("", " ")])
+        self.first_move, self.later_move = self.move
         self.number = np.array([one(f" {number}") for number in range(NUMBERS)])
         self.header = np.array([one(text.header(step)) for step in range(1, MOVE_LIMIT + 1)])
         self.size = len(tokenizer)

@@ -20,7 +20,7 @@ _SEED = 20_000  # far from the seeds that training draws from; the split keeps t
 
 
 def held_out_metrics(
-    model: TinyModel, tokenizer: Any, problems: int = 400, rollouts: int = 16, skill: float = 0.35
+    model: TinyModel, tokenizer: Any, problems: int = 400, rollouts: int = 16, skill: float = 0.45
 ) -> dict[str, Any]:
     """Solve rates, invalid steps, sibling order, errors and calibration of the heads, and guided walks.
 

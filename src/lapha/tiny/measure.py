@@ -141,7 +141,7 @@ def guided_rate(
         every = slice(None, None, len(MOVES))
         hidden = model.lm.model(input_ids=batch.ids[every], use_cache=False).last_hidden_state
         at_move = hidden[torch.arange(len(index)), batch.move_at[every][:, step, 0]]
-        chance = model.lm.lm_head(at_move).softmax(-1)[:, model.move_ids].numpy() * children.legal
+        chance = model.lm.lm_head(at_move).softmax(-1)[:, model.move_ids[0]].numpy() * children.legal
         chance = (chance / chance.sum(1, keepdims=True)).cumsum(1)
         draws = rng.random((len(index), breadth))
         drawn = np.minimum((draws[:, :, None] > chance[:, None, :]).sum(2), len(MOVES) - 1)
@@ -164,8 +164,8 @@ def teacher_forced(model: TinyModel, vocabulary: Vocabulary, walks: Walks, rollo
     """Along the demonstrator's walks: chance of an illegal move, divergence from it, and share of wrong numbers."""
     batch = encode(walks, rollouts, vocabulary)
     hidden = model.lm.model(input_ids=batch.ids, use_cache=False).last_hidden_state
-    at_move, truth = tries_of(hidden, batch)
-    log_chance = model.lm.lm_head(at_move).log_softmax(-1)[:, model.move_ids]
+    at_move, ids, truth = tries_of(hidden, batch, model.move_ids)
+    log_chance = model.lm.lm_head(at_move).log_softmax(-1).gather(1, ids)
     learned = batch.labels >= 0
     wrong = (model.lm.lm_head(hidden[learned]).argmax(-1) != batch.labels[learned]).float()
     label = batch.labels[learned]

@@ -35,13 +35,13 @@ class TrainingConfig:
         seed: of the weights and of the data.
     """
 
-    steps: int = 1100
+    steps: int = 1400
     problems: int = 16
-    rollouts: int = 6
-    skill: float = 0.35
+    rollouts: int = 8
+    skill: float = 0.45
     learning_rate: float = 3e-3
     optimizer: str = "muon"
-    warmup: int = 60
+    warmup: int = 40
     value_weight: float = 2.0
     local_weight: float = 1.0
     seed: int = 0
@@ -53,7 +53,8 @@ class TinyModel(nn.Module):
     Attributes:
         lm: the `LlamaForCausalLM`.
         heads: linear heads on the pooled state, by target; ``local`` reads the last token alone.
-        move_ids: (4,) ids of the moves as a step writes them.
+        move_ids: (2, 4) ids of the moves as the first of a step and behind others.
+        verdict_ids: (2,) ids of what takes a move back and what accepts it.
     """
 
     def __init__(self, vocabulary: Vocabulary, seed: int) -> None:
@@ -62,7 +63,11 @@ class TinyModel(nn.Module):
         torch.manual_seed(seed)
         self.lm = transformers.LlamaForCausalLM(tiny_config(vocabulary.size))
         self.move_ids: torch.Tensor
-        self.register_buffer("move_ids", torch.from_numpy(vocabulary.first_move), persistent=False)
+        self.register_buffer("move_ids", torch.from_numpy(vocabulary.move), persistent=False)
+        self.verdict_ids: torch.Tensor
+        self.register_buffer(
+            "verdict_ids", torch.tensor([vocabulary.taken_back, vocabulary.think_end]), persistent=False
+        )
         with torch.no_grad():
             table = self.lm.get_input_embeddings().weight
             table[torch.from_numpy(vocabulary.number)] = number_embeddings(table.shape[1], float(table.std()))
@@ -148,10 +153,21 @@ def potential_targets(pooled: torch.Tensor, batch: Batch) -> tuple[torch.Tensor,
     return value.view(size, states), has_goal[:, None].expand(-1, states)
 
 
-def tries_of(hidden: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-    """(T, H) hidden states that predict the T moves tried in a batch, and (T, 4) the demonstrator's probabilities."""
+def tries_of(hidden: torch.Tensor, batch: Batch, move_ids: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """The T moves tried in a batch.
+
+    Args:
+        hidden: (B, L, H).
+        batch: a batch of demonstrations.
+        move_ids: (2, 4) ids of the moves as the first of a step and behind others.
+
+    Returns:
+        (T, H) hidden states that predict them, (T, 4) ids of the moves that can stand there, and (T, 4) the
+        demonstrator's probabilities of each.
+    """
     rows, step, attempt = batch.move_at.nonzero(as_tuple=True)
-    return hidden[rows, batch.move_at[rows, step, attempt]], batch.move_chances[rows, step, attempt]
+    states = hidden[rows, batch.move_at[rows, step, attempt]]
+    return states, move_ids[attempt.clamp(max=1)], batch.move_chances[rows, step, attempt]
 
 
 def losses(model: TinyModel, forward: Callable[..., Any], batch: Batch) -> dict[str, torch.Tensor]:
@@ -159,9 +175,11 @@ def losses(model: TinyModel, forward: Callable[..., Any], batch: Batch) -> dict[
     hidden = forward(input_ids=batch.ids, use_cache=False).last_hidden_state
     embedding = model.lm.lm_head.weight
     learned = batch.labels >= 0
-    text_loss = nn.functional.cross_entropy(nn.functional.linear(hidden[learned], embedding), batch.labels[learned])
-    at_move, truth = tries_of(hidden, batch)
-    log_chance = nn.functional.linear(at_move, embedding).log_softmax(-1)[:, model.move_ids]
+    label = batch.labels[learned]
+    token_loss = nn.functional.cross_entropy(nn.functional.linear(hidden[learned], embedding), label, reduction="none")
+    verdict = torch.isin(label, model.verdict_ids)
+    at_move, ids, truth = tries_of(hidden, batch, model.move_ids)
+    log_chance = nn.functional.linear(at_move, embedding).log_softmax(-1).gather(1, ids)
     move_loss = -(truth * log_chance).sum(-1).mean()
 
     pooled = pooled_states(hidden, batch.state_at)
@@ -173,7 +191,7 @@ def losses(model: TinyModel, forward: Callable[..., Any], batch: Batch) -> dict[
         ("potential", pooled, potential, batch.state_real & has_goal),
         ("local", last, batch.chance, batch.state_real),
     )
-    result = {"text": text_loss, "move": move_loss}
+    result = {"text": token_loss.mean(), "verdict": token_loss[verdict].mean(), "move": move_loss}
     for name, states, target, real in rows:
         predicted = torch.sigmoid(model.heads[name](states)[..., 0])
         result[name] = ((predicted - target).square() * real).sum() / real.sum().clamp(min=1)
@@ -239,7 +257,9 @@ def train(
     forward = torch.compile(model.lm.model) if compiled else model.lm.model
     optimizers = make_optimizers(model, config)
     peaks = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
-    weights = {"text": 1.0, "move": 1.0, "local": config.local_weight} | dict.fromkeys(TARGETS, config.value_weight)
+    weights = {"text": 1.0, "verdict": 1.0, "move": 1.0, "local": config.local_weight} | dict.fromkeys(
+        TARGETS, config.value_weight
+    )
     history: list[dict[str, float]] = []
     began = time.monotonic()
     try:

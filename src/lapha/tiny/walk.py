@@ -14,10 +14,10 @@ import numpy as np
 NUMBERS = 100
 MOVES = (1, -1, 10, -10)
 MOVE_LIMIT = 8
-AVOIDED = 8
+AVOIDED = 3
 SHORTEST, LONGEST = 3, 6
-TRIES = 3  # most moves that one step tries and takes back
-WALK_TRIES = 5  # most of them in a whole demonstrated walk
+TRIES = 2  # most moves that one step tries and takes back
+WALK_TRIES = 3  # most of them in a whole demonstrated walk
 FAR = 127  # distance of a number from which the target cannot be reached
 
 _NEXT = np.array([[n + m if 0 <= n + m < NUMBERS else -1 for m in MOVES] for n in range(NUMBERS)], dtype=np.int64)
@@ -97,7 +97,7 @@ def _propose(count: int, rng: np.random.Generator) -> Walks:
         return np.abs(a // 10 - b // 10) + np.abs(a % 10 - b % 10)
 
     detour = apart(number, start[:, None]) + apart(number, target[:, None]) - apart(start, target)[:, None]
-    score = rng.random((count, NUMBERS)) + 0.6 * (detour <= 2)
+    score = rng.random((count, NUMBERS)) + 0.6 * (detour <= 2) + 0.4 * (detour <= 0)
     rows = np.arange(count)
     score[rows, start] = score[rows, target] = -1.0
     avoid = np.sort(np.argpartition(-score, AVOIDED, axis=1)[:, :AVOIDED], axis=1)
