@@ -15,9 +15,12 @@ COMMANDS = {
     "eval": ("lapha.cli.eval", "evaluate"),
     "report": ("lapha.cli.report", "report"),
     "plot": ("lapha.cli.plot", "plot"),
+    "checkpoint": ("lapha.cli.checkpoint", "checkpoint"),
     "bench": ("lapha.cli.bench", "bench"),
     "env": ("lapha.cli.env", "env"),
 }
+
+_PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 __all__ = ["COMMANDS", "main"]
 
@@ -40,9 +43,11 @@ def build_app() -> Any:
         rich_markup_mode=None,
     )
     for name, (module, function) in COMMANDS.items():
-        settings = {"context_settings": {"allow_extra_args": True, "ignore_unknown_options": True}}
         command = getattr(importlib.import_module(module), function)
-        app.command(name, **(settings if name == "bench" else {}))(command)
+        if isinstance(command, typer.Typer):  # a command with commands of its own
+            app.add_typer(command, name=name)
+        else:
+            app.command(name, context_settings=_PASS_ON if name == "bench" else None)(command)
     return app
 
 

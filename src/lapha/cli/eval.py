@@ -41,6 +41,13 @@ def evaluate(
     sandbox: Annotated[
         str, typer.Option(help="'monty', 'bubblewrap' or a server's address, for --tools python.")
     ] = "monty",
+    server: Annotated[
+        str | None, typer.Option(help="vLLM servers to sample from, with commas; --model is then the tokenizer.")
+    ] = None,
+    pooling_server: Annotated[str | None, typer.Option(help="vLLM pooling servers for h(s), with commas.")] = None,
+    predictions: Annotated[
+        Path | None, typer.Option(help="Grade this *.pred.jsonl of the reference; run no model.")
+    ] = None,
     judge_url: Annotated[
         str | None, typer.Option(help="OpenAI-compatible server to grade what nothing else can.")
     ] = None,
@@ -58,7 +65,12 @@ def evaluate(
         "breadth": breadth, "depth": depth, "temperature": temperature, "max_tokens": max_tokens,
         "context_limit": context_limit, "prune_every": prune_every, "answer": answer, "samples": samples,
         "limit": limit, "shard": shard, "shuffle_seed": shuffle_seed, "seed": seed, "tools": tools, "sandbox": sandbox,
+        "server": server, "pooling_server": pooling_server,
     }  # fmt: skip
-    folder = out or Path("runs") / f"{Path(model).name}-{Path(data).stem}"
+    if predictions is not None:
+        settings |= {"model": None, "modes": ["single"], "predictions": str(predictions)}
+    folder = out or Path("runs") / f"{(predictions or Path(model)).name}-{Path(data).stem}"
     command = EvaluationCommand(settings, folder, concurrency=concurrency, keep_trees=trees, force=force)
+    if predictions is not None:
+        return command.score(predictions, graders=graders, judge_url=judge_url, judge_model=judge_model)
     return command.run(graders=graders, judge_url=judge_url, judge_model=judge_model)

@@ -107,7 +107,7 @@ def _run(loaded: Any, question: str, config: Any, save: Path | None) -> Any:
                 console().print(f"interrupted: the tree of {len(grown['tree'])} nodes is in {save} (without latents)")
             raise
         finally:
-            loaded.engine.close()
+            loaded.close()
     return result
 
 

@@ -1,0 +1,129 @@
+"""Grading for the command line: while a run goes on, and at its end."""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lapha.evaluation.data import Selection, load_problems
+from lapha.evaluation.grading import Verdict
+from lapha.evaluation.modes import Outcome
+
+
+class Grader:
+    """Verdicts on (index, answer) pairs. It alone reads gold answers, and no search ever sees it.
+
+    Args:
+        data, selection, questions: the run's problems.
+        workers: grader processes.
+        folder: the run's, for the judge's cache.
+        judge_url, judge_model: the judge, or None.
+    """
+
+    def __init__(
+        self,
+        data: str,
+        selection: Selection,
+        questions: Sequence[str],
+        workers: int,
+        folder: Path,
+        judge_url: str | None = None,
+        judge_model: str = "",
+    ) -> None:
+        from lapha.evaluation.grader_pool import GraderPool
+
+        self.questions = list(questions)
+        self._tiny = data == "tiny"
+        self._gold = [] if self._tiny else [problem.answer for problem in load_problems(data, selection)]
+        self._pool = None if self._tiny else GraderPool(workers)
+        self._known: dict[tuple[int, str], Verdict] = {}
+        self._lock = threading.Lock()
+        self._judge: Any = None
+        if judge_url is not None:
+            from lapha.evaluation.judge import Judge
+
+            self._judge = Judge(judge_url, judge_model, folder / "judge.jsonl", key=os.environ.get("LAPHA_JUDGE_KEY"))
+
+    def verdicts(self, pairs: Sequence[tuple[int, str]]) -> list[Verdict]:
+        """Final verdicts, with the judge's where nothing else can decide."""
+        self.quick(pairs)
+        found = [self._known[pair] for pair in pairs]
+        if self._judge is None:
+            return found
+        from lapha.evaluation.judge import grade_with_judge
+
+        return grade_with_judge(found, [(answer, self._gold[index]) for index, answer in pairs], self._judge)
+
+    def quick(self, pairs: Sequence[tuple[int, str]]) -> list[Verdict]:
+        """Verdicts without the judge. May be called on any thread."""
+        with self._lock:
+            new = [pair for pair in dict.fromkeys(pairs) if pair not in self._known]
+            if self._pool is None:
+                from lapha.tiny import verify
+
+                fresh = [Verdict(verify(self.questions[index], answer), "exact") for index, answer in new]
+            else:
+                fresh = self._pool.grade([(answer, self._gold[index]) for index, answer in new])
+            self._known.update(zip(new, fresh))
+            return [self._known[pair] for pair in pairs]
+
+    def close(self) -> None:
+        """End the workers."""
+        if self._pool is not None:
+            self._pool.close()
+        if self._judge is not None:
+            self._judge.close()
+
+
+class LiveProgress:
+    """A progress bar with accuracy so far, tokens a second and the time left. Grading happens on a thread of its own.
+
+    Args:
+        folder: the run's; what it holds counts as done.
+        total: outcomes in all.
+        grader: gives verdicts.
+    """
+
+    def __init__(self, folder: Any, total: int, grader: Grader) -> None:
+        from lapha.cli._progress import progress_bar
+
+        self._bar = progress_bar()
+        self._task = self._bar.add_task("evaluate", total=total, completed=len(folder.outcomes), status="")
+        self._grader = grader
+        self._waiting: queue.SimpleQueue[Outcome | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._grade, name="lapha-grading", daemon=True)
+        self._started = time.monotonic()
+        self._tokens = 0
+        self._right: dict[str, list[bool]] = {}
+
+    def __enter__(self) -> LiveProgress:
+        self._bar.start()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *problem: object) -> None:
+        self._waiting.put(None)
+        self._thread.join(timeout=30)
+        self._bar.stop()
+
+    def show(self, outcome: Outcome) -> None:
+        """Count one outcome."""
+        self._tokens += outcome.tokens
+        self._bar.update(self._task, advance=1)
+        self._waiting.put(outcome)
+
+    def _grade(self) -> None:
+        while (outcome := self._waiting.get()) is not None:
+            correct: bool | None = False
+            if outcome.answer is not None:
+                correct = self._grader.quick([(outcome.index, outcome.answer)])[0].correct
+            if correct is not None:
+                self._right.setdefault(outcome.mode, []).append(correct)
+            shares = ", ".join(f"{mode} {100 * sum(r) / len(r):.0f} %" for mode, r in self._right.items())
+            rate = self._tokens / max(1e-9, time.monotonic() - self._started)
+            self._bar.update(self._task, status=f"{shares}; {rate:.0f} tokens/s")
