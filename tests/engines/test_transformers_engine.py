@@ -306,14 +306,18 @@ def test_two_event_loops_share_an_engine(engine):
     assert results == {seed: [expected[seed]] * 5 for seed in range(2)}
 
 
-def test_bfloat16(tokenizer):
-    model = make_model().to(torch.bfloat16)
-    engine = TransformersEngine(model, tokenizer)
+@pytest.mark.parametrize("autocast", [False, True])
+def test_bfloat16(tokenizer, autocast):
+    model = make_model() if autocast else make_model().to(torch.bfloat16)
+    engine = TransformersEngine(model, tokenizer, autocast=torch.bfloat16 if autocast else None)
     assert engine.reuses_kv
     sample = run(engine.sample(request(params=PLAIN)))[0]
     expected = oracle.pooled(model, (*PROMPT, *sample.token_ids))
     torch.testing.assert_close(sample.pooled.double(), expected, atol=0.05, rtol=0.05)
     assert sample.pooled.dtype == torch.float32
+    whole = run(engine.evaluate([State(sample.state.token_ids)]))[0].pooled
+    torch.testing.assert_close(sample.pooled, whole, atol=0.02, rtol=0.02)
+    assert model.lm_head.weight.dtype == (torch.float32 if autocast else torch.bfloat16)
 
 
 @pytest.mark.parametrize(

@@ -167,7 +167,7 @@ def test_vllm_in_process(vllm_python, model_folder):
     script = Path(__file__).with_name("local_engine_script.py")
     from vllm_process import environment
 
-    variables = environment() | {"PYTHONPATH": str(root / "src")}
+    variables = environment() | {"PYTHONPATH": str(root / "src"), "VLLM_CPU_KVCACHE_SPACE": "1"}
     done = subprocess.run(
         [vllm_python, script, model_folder], env=variables, capture_output=True, text=True, timeout=900, check=False
     )

@@ -43,6 +43,7 @@ class TransformersEngine:
         stop_token_ids: tokens that end a step; None for the model's and the tokenizer's end-of-sequence tokens.
         max_batch: continuations decoded at once, ≥ 1.
         max_prefill_tokens: context tokens that enter the batch between two steps, about, ≥ 1.
+        autocast: dtype to compute in while the weights stay in theirs, as in mixed-precision training; None for no autocast.
         kv_budget_bytes: memory for the keys and values of states that are not being decoded; what does not fit is
             computed again when needed, least recently used first. 0 keeps none.
 
@@ -63,13 +64,14 @@ class TransformersEngine:
         stop_token_ids: Iterable[int] | None = None,
         max_batch: int = 256,
         max_prefill_tokens: int = 8192,
+        autocast: torch.dtype | None = None,
         kv_budget_bytes: int = 2 << 30,
     ) -> None:
         check(max_batch >= 1, "max_batch", "an integer >= 1", max_batch)
         check(max_prefill_tokens >= 1, "max_prefill_tokens", "an integer >= 1", max_prefill_tokens)
         check(kv_budget_bytes >= 0, "kv_budget_bytes", "a number of bytes >= 0", kv_budget_bytes)
         self.model, self.tokenizer = model, tokenizer
-        self._decoder = CausalDecoder(model)
+        self._decoder = CausalDecoder(model, autocast)
         self.hidden_size = self._decoder.hidden_size
         if value_head is None:
             value_head = ValueHead(self.hidden_size).to(self._decoder.device)

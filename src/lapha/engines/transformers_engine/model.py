@@ -28,6 +28,7 @@ class CausalDecoder:
 
     Args:
         model: a causal LM of transformers (or one wrapped by PEFT).
+        autocast: dtype to compute in while the weights stay in their own, as in mixed-precision training; or None.
 
     Raises:
         ValueError: not such a model, or its logits are not its head applied to its last hidden state.
@@ -37,10 +38,11 @@ class CausalDecoder:
         own_cache: whether contexts can be continued with the model's own cache, where there are no slots.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, autocast: torch.dtype | None = None) -> None:
         for method in ("get_decoder", "get_output_embeddings"):
             check(hasattr(model, method), "model", f"a transformers causal LM with {method}()", type(model).__name__)
         self.model = model
+        self.autocast = autocast
         self.decoder = model.get_decoder()
         self.head = model.get_output_embeddings()
         check(self.head is not None, "model", "a causal LM with a language-model head", type(model).__name__)
@@ -68,7 +70,8 @@ class CausalDecoder:
         if attention not in ("sdpa", "eager"):  # flash and flex kernels do not take an additive mask
             self.config._attn_implementation = "sdpa"
         try:
-            with torch.no_grad():
+            precision = torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None)
+            with torch.no_grad(), precision:
                 yield
         finally:
             self.config._attn_implementation = attention
@@ -183,7 +186,9 @@ class CausalDecoder:
             self.why_not = "its cache is not one of plain attention layers of one shape"
             return None
         keys: torch.Tensor = layers[0].keys  # type: ignore[assignment]
-        return KVShape(len(layers), keys.shape[1], keys.shape[3], keys.dtype, keys.device)
+        values: torch.Tensor = layers[0].values  # type: ignore[assignment]
+        dtype = torch.promote_types(keys.dtype, values.dtype)  # autocast makes them differ
+        return KVShape(len(layers), keys.shape[1], keys.shape[3], dtype, keys.device)
 
     def _slot_difference(self, token_ids: torch.Tensor, expected: torch.Tensor) -> float:
         """Largest difference of hidden states through slots, five tokens and then three, from a plain pass."""

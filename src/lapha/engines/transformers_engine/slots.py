@@ -147,8 +147,8 @@ class _SlotLayer(CacheLayerMixin):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         cache, buffer = self.cache, self.cache.buffer
         keys, values, head_dim = buffer.keys[self.index], buffer.values[self.index], key_states.shape[3]
-        keys.view(-1, head_dim).index_copy_(0, cache.where, key_states.reshape(-1, head_dim))
-        values.view(-1, head_dim).index_copy_(0, cache.where, value_states.reshape(-1, head_dim))
+        keys.view(-1, head_dim).index_copy_(0, cache.where, key_states.reshape(-1, head_dim).to(keys.dtype))
+        values.view(-1, head_dim).index_copy_(0, cache.where, value_states.reshape(-1, head_dim).to(keys.dtype))
         rows, seen = slice(cache.first, cache.last), slice(cache.visible)
         return keys[rows, :, seen], values[rows, :, seen]
 
