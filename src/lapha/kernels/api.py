@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +11,7 @@ from lapha._checks import check, check_choice, check_finite, check_float_tensor
 from lapha.geometry import PolarPoints, dist
 from lapha.geometry.points import check_same_space
 from lapha.kernels import ops
+from lapha.kernels.pooling_torch import summing_dtype
 from lapha.kernels.precision import PRECISIONS
 from lapha.kernels.registry import BACKENDS
 
@@ -152,44 +152,44 @@ def pool_latents(
     check_float_tensor(hidden, "hidden", 3 if cu_seqlens is None else 2)
     check_choice(backend, "backend", BACKENDS)
     if cu_seqlens is None:
-        mask = _token_mask(hidden, mask)
-        total, count = ops.pool_sum_op(hidden, mask, backend), mask.sum(1)
+        batch = hidden.shape[0]
+        mask = None if mask is None else _token_mask(hidden, mask)
     else:
         check(mask is None, "mask", "None with cu_seqlens (packed sequences have no padding)", "a mask")
         _check_cu_seqlens(cu_seqlens, hidden, validate)
-        total, count = ops.pool_sum_packed_op(hidden, cu_seqlens, backend), cu_seqlens.diff().long()
-    check(
-        (running_sum is None) == (running_count is None),
-        "running_sum",
-        "given together with running_count",
-        "one without the other",
+        batch = cu_seqlens.shape[0] - 1
+    shape = (batch, hidden.shape[-1])
+    _check_running(running_sum, running_count, hidden, shape)
+    if root is not None:
+        _check_root(root, hidden, shape)
+    total, count, mean, direction, radius = ops.pool_latents_op(
+        hidden, mask, cu_seqlens, root, running_sum, running_count, backend
     )
-    if running_sum is not None and running_count is not None:
-        _check_like(running_sum, total, "running_sum")
-        _check_like(running_count, count, "running_count")
-        total, count = total + running_sum, count + running_count
     if validate:
         check_finite(total, "hidden")
-    mean = total / count.clamp_min(1)[:, None]
-    return PooledLatents(total, count, mean, None if root is None else _centre(mean, count, root, curvature))
+    return PooledLatents(total, count, mean, None if root is None else PolarPoints(direction, radius, curvature))
 
 
-def _centre(mean: Tensor, count: Tensor, root: Tensor, curvature: float) -> PolarPoints:
-    """Direction and radius of (h(s) − h_root)/√H."""
+def _check_root(root: Tensor, hidden: Tensor, shape: tuple[int, int]) -> None:
     check_float_tensor(root, "root")
-    size = mean.shape[1]
-    good = tuple(root.shape) in ((size,), tuple(mean.shape))
-    check(good, "root", f"shape ({size},) or {tuple(mean.shape)}", f"shape {tuple(root.shape)}")
-    check(root.device == mean.device, "root", f"device {mean.device}", root.device)
-    tangent = (mean - root.to(mean.dtype)) / math.sqrt(size)
-    return PolarPoints.from_tangent(torch.where(count[:, None] > 0, tangent, 0), curvature)
+    good = tuple(root.shape) in (shape[1:], shape)
+    check(good, "root", f"shape ({shape[1]},) or {shape}", f"shape {tuple(root.shape)}")
+    check(root.device == hidden.device, "root", f"device {hidden.device}", root.device)
 
 
-def _token_mask(hidden: Tensor, mask: Tensor | None) -> Tensor:
-    """`mask` as bool (B, L) on the device of `hidden`."""
+def _check_running(
+    running_sum: Tensor | None, running_count: Tensor | None, hidden: Tensor, shape: tuple[int, int]
+) -> None:
+    together = (running_sum is None) == (running_count is None)
+    check(together, "running_sum", "given together with running_count", "one without the other")
+    if running_sum is not None and running_count is not None:
+        _check_tensor(running_sum, "running_sum", shape, summing_dtype(hidden), hidden.device)
+        _check_tensor(running_count, "running_count", shape[:1], torch.int64, hidden.device)
+
+
+def _token_mask(hidden: Tensor, mask: Tensor) -> Tensor:
+    """`mask` as bool (B, L)."""
     shape = hidden.shape[:2]
-    if mask is None:
-        return torch.ones(shape, dtype=torch.bool, device=hidden.device)
     check(isinstance(mask, Tensor), "mask", "a torch.Tensor", type(mask).__name__)
     check(mask.shape == shape, "mask", f"shape {tuple(shape)}", f"shape {tuple(mask.shape)}")
     check(not mask.is_floating_point(), "mask", "bool or integers", mask.dtype)
@@ -209,11 +209,11 @@ def _check_cu_seqlens(cu_seqlens: Tensor, hidden: Tensor, validate: bool) -> Non
         check(good, "cu_seqlens", f"numbers that do not decrease, in [0, {hidden.shape[0]}]", cu_seqlens.tolist())
 
 
-def _check_like(given: Tensor, wanted: Tensor, name: str) -> None:
+def _check_tensor(given: Tensor, name: str, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> None:
     check(isinstance(given, Tensor), name, "a torch.Tensor", type(given).__name__)
-    check(given.shape == wanted.shape, name, f"shape {tuple(wanted.shape)}", f"shape {tuple(given.shape)}")
-    check(given.dtype == wanted.dtype, name, f"dtype {wanted.dtype}", given.dtype)
-    check(given.device == wanted.device, name, f"device {wanted.device}", given.device)
+    check(tuple(given.shape) == shape, name, f"shape {shape}", f"shape {tuple(given.shape)}")
+    check(given.dtype == dtype, name, f"dtype {dtype}", given.dtype)
+    check(given.device == device, name, f"device {device}", given.device)
 
 
 def _check_latents(X: PolarPoints, Y: PolarPoints, backend: str, precision: str, validate: bool) -> None:

@@ -14,16 +14,15 @@ _BF16_WIDENED = 3
 
 # Rows of the (FIELDS, N) float32 array of terms that `prepare_triton` writes.
 SQUARE = tl.constexpr(0)  # ‖centred direction‖²
-LIMIT = tl.constexpr(1)  # refine where chord² <= the sum of both limits
-COMPLEMENT = tl.constexpr(2)  # the next five as in `radial.RadialTerms`; the gain is divided by the length
+MARGIN = tl.constexpr(1)  # the part of `chords.refine_limit` that comes from the length
+COMPLEMENT = tl.constexpr(2)  # these two as in `radial.RadialTerms`
 REMAINDER = tl.constexpr(3)
-GAIN = tl.constexpr(4)
-GROWTH = tl.constexpr(5)
-EXCESS = tl.constexpr(6)
-SCALED_RADIUS = tl.constexpr(7)  # √c·radius
-SCALE = tl.constexpr(8)  # what makes the stored direction unit: 1 except for half precision
-LENGTH = tl.constexpr(9)  # of the direction after that
-FIELDS = 10
+GAIN = tl.constexpr(4)  # as there, divided by the length
+ROOT_GROWTH = tl.constexpr(5)  # exp(a)/√2 with a = √c·radius; Inf beyond RADIUS_LIMIT
+SCALED_RADIUS = tl.constexpr(6)  # a
+SCALE = tl.constexpr(7)  # what makes the stored direction unit: 1 except for half precision
+LENGTH = tl.constexpr(8)  # of the direction after that
+FIELDS = 9
 
 
 def mode_of(precision: Precision) -> int:
@@ -31,22 +30,25 @@ def mode_of(precision: Precision) -> int:
     return _BF16_WIDENED if precision.name == "bf16" and interpreting() else _MODES[precision.name]
 
 
-# As `radial._RADIUS_LIMIT` for float32.
-RADIUS_LIMIT = tl.constexpr(20.0)
+# exp(2·RADIUS_LIMIT)/2 fits float32. Pairs with a point beyond it are left to the second pass, which has no limit.
+RADIUS_LIMIT = tl.constexpr(44.0)
 
 
 @triton.jit
-def log1p(x):
-    """log(1 + x) for x >= 0: the rounding of 1 + x is divided out again."""
-    total = 1.0 + x
-    return tl.where(total == 1.0, x, tl.log(total) * (x / tl.where(total == 1.0, 1.0, total - 1.0)))
-
-
-@triton.jit
-def asinh_root(s):
-    """2 asinh(√s) for s >= 0."""
-    root = tl.sqrt(s)
-    return log1p(2.0 * root * (root + tl.sqrt(1.0 + s)))
+def double_asinh(x):
+    """2 asinh(x) for x >= 0, relative error about 3e-7, one logarithm and one square root."""
+    capped = tl.minimum(x, 1e9)
+    square = capped * capped
+    large = 1.3862943611198906 * tl.log2(x + tl.maximum(x, tl.sqrt(1.0 + square)))
+    # the power series: a logarithm near 1 has an absolute error
+    series = 0.01735276442307692 - 0.01396484375 * square
+    series = series * square - 0.022372159090909092
+    series = series * square + 0.030381944444444444
+    series = series * square - 0.044642857142857144
+    series = series * square + 0.075
+    series = series * square - 0.16666666666666666
+    small = 2.0 * x + 2.0 * x * (square * series)
+    return tl.where(x < 0.35, small, large)
 
 
 @triton.jit
@@ -67,16 +69,24 @@ def exact_distance(chord, gap, x_radius, y_radius, x_gain, y_gain, x_growth, y_g
     """√c·d at any radius from a chord² with an error relative to itself. All (R, C) but the radial terms, (R,), (C,)."""
     a, b = x_radius[:, None], y_radius[None, :]
     gain = x_gain[:, None] * y_gain[None, :]
-    near = asinh_root((gap * gap + gain * chord) * x_growth[:, None] * y_growth[None, :])
-    # in logarithms where an exponential would leave float32; equal directions leave the difference of radii
+    far_away = tl.maximum(a, b) > 20.0
+    growth = tl.where(far_away, 0.0, x_growth[:, None] * y_growth[None, :])
+    near = double_asinh(tl.sqrt_rn(gap * gap + gain * chord) * growth)
+    # in logarithms where squares would leave float32; between equal directions only the difference of radii is left
     apart = tl.abs(a - b)
     along = log_sinh_square(apart)
-    across = 2.0 * (a + b) + tl.log(tl.maximum(gain * chord, 1e-37)) - 1.3862943611
+    across = 2.0 * (a + b) + tl.log(tl.maximum(gain * chord, 1e-37)) - 1.3862943611198906
     largest = tl.maximum(along, across)
     square = largest + tl.log(1.0 + tl.exp(tl.minimum(along, across) - largest))
-    far = tl.where(square > 60.0, square + 1.3862943611, asinh_root(tl.exp(tl.minimum(square, 60.0))))
+    far = tl.where(square > 60.0, square + 1.3862943611198906, double_asinh(tl.exp(0.5 * tl.minimum(square, 60.0))))
     far = tl.where(chord == 0.0, 2.0 * apart, far)
-    return tl.where(tl.maximum(a, b) > RADIUS_LIMIT, far, near)
+    return tl.where(far_away, far, near)
+
+
+@triton.jit
+def tile_rows(first, size, BLOCK: tl.constexpr):
+    """Rows first, first + 1, … counted from `first`; those past the end repeat the last, so nothing needs a mask."""
+    return tl.minimum(first + tl.arange(0, BLOCK), size - 1) - first
 
 
 @triton.jit
@@ -96,12 +106,15 @@ def tile_product(
 ):
     """(BLOCK_M, BLOCK_N) inner products of prepared rows, K a multiple of BLOCK_K.
 
+    The pointers are those of the tile's first row and column, and `rows` and `columns` count from there: offsets of a
+    tile fit 32 bits, and take half the registers.
+
     Tensor cores truncate when they accumulate. In three-pass TF32 at most SECTION·BLOCK_K products are summed there, and
     the sections are added with rounding.
     """
     k = tl.arange(0, BLOCK_K)
-    x_offset = rows.to(tl.int64)[:, None] * K + k[None, :]
-    y_offset = columns.to(tl.int64)[None, :] * K + k[:, None]
+    x_offset = rows[:, None] * K + k[None, :]
+    y_offset = columns[None, :] * K + k[:, None]
     total = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
     if MODE == 1:
         for first in range(0, K, BLOCK_K * SECTION):

@@ -1,9 +1,9 @@
 """The nearest latent of a set in Triton: no N × M array; rows whose nearest the product cannot tell are looked at again.
 
-The first pass keeps, for each row, the column with the smallest w·exp(2b) (see `radial`), how small the smallest could
-be given the product's error, and how small it is at most; and for each row and tile of columns the least that a
-distance in it could be. Where the error could change the winner or shows in its distance, the second pass takes direct
-differences, but only in tiles of columns that could hold the winner.
+What is compared is w·exp(2b) (see `radial`). The first pass bounds it from both sides, given the product's error: it
+keeps each row's smallest upper bound, with its column, and the smallest lower bound of each row and tile of columns.
+Where the error could change the winner or shows in its distance, the second pass takes direct differences, but only in
+tiles of columns that could hold the winner.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ import triton.language as tl
 from lapha.kernels.device_triton import (
     COMPLEMENT,
     GAIN,
-    GROWTH,
     LENGTH,
+    MARGIN,
     REMAINDER,
+    ROOT_GROWTH,
     SCALE,
     SCALED_RADIUS,
     SQUARE,
@@ -25,7 +26,9 @@ from lapha.kernels.device_triton import (
     exact_distance,
     mode_of,
     radial_gap,
+    split_columns,
     tile_product,
+    tile_rows,
 )
 from lapha.kernels.nearest_torch import distance_of_winner
 from lapha.kernels.pairwise_torch import Latents
@@ -70,9 +73,7 @@ def nearest_forward(latents: Latents, precision: Precision) -> tuple[torch.Tenso
 class _Search:
     """Both passes over one set of rows. After `run`: `w`, `index` of the first pass, `exact`, `exact_index` of the second."""
 
-    def __init__(
-        self, x: Prepared, y: Prepared, radius: torch.Tensor, curvature: float, precision: Precision
-    ) -> None:
+    def __init__(self, x: Prepared, y: Prepared, radius: torch.Tensor, curvature: float, precision: Precision) -> None:
         self.x, self.y, self.curvature, self.precision = x, y, curvature, precision
         self.n, self.m = x.high.shape[0], y.high.shape[0]
         scaled = 2 * curvature**0.5 * (radius - radius.min())
@@ -102,6 +103,7 @@ class _Search:
             self.y.low,
             self.x.terms,
             self.y.terms,
+            self.y.margin,
             self.weight,
             self.w,
             self.index,
@@ -161,6 +163,7 @@ def nearest_kernel(
     y_low,
     x_terms,
     y_terms,
+    y_margin,
     weight,
     w_out,
     index_out,
@@ -177,46 +180,92 @@ def nearest_kernel(
     SECTION: tl.constexpr,
 ):
     """A few rows and all columns a program."""
-    row = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
+    first_row = tl.program_id(0) * BLOCK_M
+    x_start = first_row.to(tl.int64) * K
+    row = first_row + tl.arange(0, BLOCK_M)
     i = row % N
-    least = tl.full((BLOCK_M,), float("inf"), tl.float32)
-    w_least = tl.full((BLOCK_M,), float("inf"), tl.float32)
     at_most = tl.full((BLOCK_M,), float("inf"), tl.float32)
     index = tl.zeros((BLOCK_M,), tl.int32)
-    x_square = tl.load(x_terms + SQUARE * N + i)
-    x_complement, x_remainder = tl.load(x_terms + COMPLEMENT * N + i), tl.load(x_terms + REMAINDER * N + i)
-    x_gain, x_length = tl.load(x_terms + GAIN * N + i), tl.load(x_terms + LENGTH * N + i)
-    x_off = error * x_square + 4.0 * (x_length - 1.0) * (x_length - 1.0)
+    # MARGIN is 2e6 times the square of what a length is off by
+    margin = 2e-6 * (tl.load(x_terms + MARGIN * N + i) + tl.load(y_margin))
     for first in range(0, M, BLOCK_N):
-        column = first + tl.arange(0, BLOCK_N)
-        j = column % M
-        product = tile_product(x_high, x_low, y_high, y_low, i, j, K, BLOCK_M, BLOCK_N, BLOCK_K, MODE, SECTION)
-        y_square, y_length = tl.load(y_terms + SQUARE * M + j), tl.load(y_terms + LENGTH * M + j)
-        y_off = error * y_square + 4.0 * (y_length - 1.0) * (y_length - 1.0)
-        chord = x_square[:, None] + y_square[None, :] - 2.0 * product
-        off = x_off[:, None] + y_off[None, :]
-        gap = radial_gap(
-            x_complement, x_remainder, tl.load(y_terms + COMPLEMENT * M + j), tl.load(y_terms + REMAINDER * M + j)
+        y_start = tl.cast(first, tl.int64) * K
+        product = tile_product(
+            x_high + x_start,
+            x_low + x_start,
+            y_high + y_start,
+            y_low + y_start,
+            tile_rows(first_row, N, BLOCK_M),
+            tile_rows(first, M, BLOCK_N),
+            K,
+            BLOCK_M,
+            BLOCK_N,
+            BLOCK_K,
+            MODE,
+            SECTION,
         )
-        gap = gap * gap
-        gain = x_gain[:, None] * tl.load(y_terms + GAIN * M + j)[None, :]
-        # columns past the end are out of reach
-        scale = tl.load(weight + j)[None, :]
-        beyond = tl.where(column < M, 0.0, float("inf"))[None, :]
-        w = gap + gain * tl.maximum(chord, 0.0)
-        here = w * scale + beyond
-        lower = (gap + gain * tl.maximum(chord - off, 0.0)) * scale + beyond
-        upper = (gap + gain * tl.maximum(chord + off, 0.0)) * scale + beyond
-        at_most = tl.minimum(at_most, tl.min(upper, axis=1))
-        tl.store(at_least_out + (first // BLOCK_N) * N + row, tl.min(lower, axis=1), mask=row < N)
-        tile_least, tile_index = tl.min(here, axis=1, return_indices=True)
-        closer = tile_least < least
-        index = tl.where(closer, first + tile_index, index)
-        least = tl.where(closer, tile_least, least)
-    w_least = least / tl.load(weight + index)
-    tl.store(w_out + row, w_least, mask=row < N)
+        column = first + tl.arange(0, BLOCK_N)
+        if MODE == 0:
+            least, at_most, index = _look_at(
+                product, x_terms, y_terms, weight, i, column, margin, N, M, error, at_most, index, MODE
+            )
+        else:
+            # a quarter of the columns at a time: the terms of all of them together would not fit the registers
+            quarter: tl.constexpr = BLOCK_N // 4
+            column = first + tl.arange(0, quarter)
+            left, right = split_columns(product)
+            part_0, part_1 = split_columns(left)
+            part_2, part_3 = split_columns(right)
+            least, at_most, index = _look_at(
+                part_0, x_terms, y_terms, weight, i, column, margin, N, M, error, at_most, index, MODE
+            )
+            tl.debug_barrier()  # keeps the compiler from doing several at once
+            other, at_most, index = _look_at(
+                part_1, x_terms, y_terms, weight, i, column + quarter, margin, N, M, error, at_most, index, MODE
+            )
+            least = tl.minimum(least, other)
+            tl.debug_barrier()
+            other, at_most, index = _look_at(
+                part_2, x_terms, y_terms, weight, i, column + 2 * quarter, margin, N, M, error, at_most, index, MODE
+            )
+            least = tl.minimum(least, other)
+            tl.debug_barrier()
+            other, at_most, index = _look_at(
+                part_3, x_terms, y_terms, weight, i, column + 3 * quarter, margin, N, M, error, at_most, index, MODE
+            )
+            least = tl.minimum(least, other)
+        tl.store(at_least_out + (first // BLOCK_N) * N + row, least, mask=row < N)
+    # back from the upper bound to the value itself
+    square = tl.load(x_terms + SQUARE * N + i) + tl.load(y_terms + SQUARE * M + index)
+    gain = tl.load(x_terms + GAIN * N + i) * tl.load(y_terms + GAIN * M + index)
+    w = at_most / tl.load(weight + index) - gain * (error * square + margin)
+    tl.store(w_out + row, tl.maximum(w, 0.0), mask=row < N)
     tl.store(index_out + row, index.to(tl.int64), mask=row < N)
     tl.store(at_most_out + row, at_most, mask=row < N)
+
+
+@triton.jit
+def _look_at(product, x_terms, y_terms, weight, i, column, margin, N, M, error, at_most, index, MODE: tl.constexpr):
+    """Least possible value of each row among some columns, and the smallest upper bound so far with its column."""
+    j = column % M
+    square = tl.load(x_terms + SQUARE * N + i)[:, None] + tl.load(y_terms + SQUARE * M + j)[None, :]
+    chord = square - 2.0 * product
+    off = error * square + margin[:, None]
+    gap = tl.load(y_terms + COMPLEMENT * M + j)[None, :] - tl.load(x_terms + COMPLEMENT * N + i)[:, None]
+    if MODE < 2:  # beyond what bfloat16 directions can show
+        gap -= tl.load(x_terms + REMAINDER * N + i)[:, None]
+        gap += tl.load(y_terms + REMAINDER * M + j)[None, :]
+    gap = gap * gap
+    gain = tl.load(x_terms + GAIN * N + i)[:, None] * tl.load(y_terms + GAIN * M + j)[None, :]
+    scale = tl.load(weight + j)[None, :]
+    # columns past the end are out of reach
+    inside = (column < M)[None, :]
+    lower = tl.where(inside, (gap + gain * tl.maximum(chord - off, 0.0)) * scale, float("inf"))
+    upper = tl.where(inside, (gap + gain * tl.maximum(chord + off, 0.0)) * scale, float("inf"))
+    best, where = tl.min(upper, axis=1, return_indices=True)
+    closer = best < at_most
+    index = tl.where(closer, tl.min(column, axis=0) + where, index)
+    return tl.min(lower, axis=1), tl.where(closer, best, at_most), index
 
 
 @triton.jit
@@ -282,8 +331,8 @@ def nearest_refine_kernel(
             tl.load(y_terms + SCALED_RADIUS * M + j),
             x_gain * x_length,
             tl.load(y_terms + GAIN * M + j) * y_length,
-            tl.load(x_terms + GROWTH * N + i),
-            tl.load(y_terms + GROWTH * M + j),
+            tl.load(x_terms + ROOT_GROWTH * N + i),
+            tl.load(y_terms + ROOT_GROWTH * M + j),
         )
         distance = tl.where((column < M)[None, :], distance * inv_sqrt_c, float("inf"))
         tile_best, tile_where = tl.min(distance, axis=1, return_indices=True)

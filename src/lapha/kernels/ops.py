@@ -14,8 +14,10 @@ from lapha.kernels.nearest_torch import knn_forward, nearest_forward
 from lapha.kernels.pairwise_backward import pairwise_backward
 from lapha.kernels.pairwise_torch import Latents, computing_dtype, pairwise_forward
 from lapha.kernels.pooling_torch import (
-    pool_sum_forward,
-    pool_sum_packed_forward,
+    Pooled,
+    PoolInputs,
+    pool_backward,
+    pool_forward,
     sequence_of_token,
     summing_dtype,
 )
@@ -114,64 +116,77 @@ def _(
     return u.new_empty(u.shape[0], k, dtype=dtype), u.new_empty(u.shape[0], k, dtype=torch.int64)
 
 
-@torch.library.custom_op("lapha::pool_sum", mutates_args=())
-def pool_sum_op(hidden: Tensor, mask: Tensor, backend: str) -> Tensor:
-    """(B, L, H) and bool (B, L) → (B, H) sums over the tokens that count."""
+@torch.library.custom_op("lapha::pool_latents", mutates_args=())
+def pool_latents_op(
+    hidden: Tensor,
+    mask: Tensor | None,
+    cu_seqlens: Tensor | None,
+    root: Tensor | None,
+    running_sum: Tensor | None,
+    running_count: Tensor | None,
+    backend: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Sum, count, mean, direction and radius; the last two are empty without a root."""
     choice = choose("pool_latents", hidden.device, hidden.dtype, backend)
     if choice.backend == "triton":
-        from lapha.kernels.pooling_triton import pool_sum_forward as forward
+        from lapha.kernels.pooling_triton import pool_forward as forward
     else:
-        forward = pool_sum_forward
-    return forward(hidden, mask)
+        forward = pool_forward
+    pooled = forward(PoolInputs(hidden, mask, cu_seqlens, root, running_sum, running_count))
+    if pooled.direction is None or pooled.radius is None:
+        return pooled.sum, pooled.tokens, pooled.mean, pooled.sum.new_empty(0), pooled.sum.new_empty(0)
+    return pooled.sum, pooled.tokens, pooled.mean, pooled.direction, pooled.radius
 
 
-@pool_sum_op.register_fake
-def _(hidden: Tensor, mask: Tensor, backend: str) -> Tensor:
-    return hidden.new_empty(hidden.shape[0], hidden.shape[2], dtype=summing_dtype(hidden))
+@pool_latents_op.register_fake
+def _(
+    hidden: Tensor,
+    mask: Tensor | None,
+    cu_seqlens: Tensor | None,
+    root: Tensor | None,
+    running_sum: Tensor | None,
+    running_count: Tensor | None,
+    backend: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    batch = hidden.shape[0] if cu_seqlens is None else cu_seqlens.shape[0] - 1
+    total = hidden.new_empty(batch, hidden.shape[-1], dtype=summing_dtype(hidden))
+    count = hidden.new_empty(batch, dtype=torch.int64)
+    if root is None:
+        return total, count, torch.empty_like(total), total.new_empty(0), total.new_empty(0)
+    return total, count, torch.empty_like(total), torch.empty_like(total), total.new_empty(batch)
 
 
-def _pool_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-    hidden, mask, _ = inputs
-    ctx.dtype = hidden.dtype
-    ctx.save_for_backward(mask)
+def _pool_context(ctx: Any, inputs: tuple, output: tuple) -> None:
+    hidden, mask, cu_seqlens, root, running_sum, _, _ = inputs
+    _, count, mean, direction, radius = output
+    ctx.dtype, ctx.shape = hidden.dtype, hidden.shape
+    ctx.root = None if root is None else (root.dtype, root.dim())
+    ctx.running = running_sum is not None
+    ctx.mark_non_differentiable(count)
+    ctx.save_for_backward(mask, cu_seqlens, count, mean, direction, radius)
 
 
-def _pool_grad(ctx: Any, grad: Tensor) -> tuple:
-    (mask,) = ctx.saved_tensors
+def _pool_grad(
+    ctx: Any, grad_sum: Tensor, _: Tensor, grad_mean: Tensor, grad_direction: Tensor, grad_radius: Tensor
+) -> tuple:
+    mask, cu_seqlens, count, mean, direction, radius = ctx.saved_tensors
+    centred = ctx.root is not None
+    pooled = Pooled(mean, count, mean, direction if centred else None, radius if centred else None)
+    grad, grad_centre = pool_backward(pooled, grad_sum, grad_mean, grad_direction, grad_radius)
     # narrowed first: what is written is one copy of the gradient of the hidden states, in their own dtype
-    return torch.where(mask[:, :, None], grad.to(ctx.dtype)[:, None, :], 0), None, None
-
-
-pool_sum_op.register_autograd(_pool_grad, setup_context=_pool_context)
-
-
-@torch.library.custom_op("lapha::pool_sum_packed", mutates_args=())
-def pool_sum_packed_op(hidden: Tensor, cu_seqlens: Tensor, backend: str) -> Tensor:
-    """(T, H) and cu_seqlens (B + 1,) → (B, H) sums."""
-    choice = choose("pool_latents", hidden.device, hidden.dtype, backend)
-    if choice.backend == "triton":
-        from lapha.kernels.pooling_triton import pool_sum_packed_forward as forward
+    narrow = grad.to(ctx.dtype)
+    if cu_seqlens is not None:
+        sequence = sequence_of_token(cu_seqlens, ctx.shape[0])
+        grad_hidden = torch.where((sequence >= 0)[:, None], narrow[sequence.clamp_min(0)], 0)
+    elif mask is None:
+        grad_hidden = narrow[:, None, :].expand(ctx.shape)
     else:
-        forward = pool_sum_packed_forward
-    return forward(hidden, cu_seqlens)
+        grad_hidden = torch.where(mask[:, :, None], narrow[:, None, :], 0)
+    grad_root = None
+    if centred and grad_centre is not None:
+        dtype, dims = ctx.root
+        grad_root = (grad_centre.sum(0) if dims == 1 else grad_centre).to(dtype)
+    return grad_hidden, None, None, grad_root, grad if ctx.running else None, None, None
 
 
-@pool_sum_packed_op.register_fake
-def _(hidden: Tensor, cu_seqlens: Tensor, backend: str) -> Tensor:
-    return hidden.new_empty(cu_seqlens.shape[0] - 1, hidden.shape[1], dtype=summing_dtype(hidden))
-
-
-def _pool_packed_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-    hidden, cu_seqlens, _ = inputs
-    ctx.dtype, ctx.tokens = hidden.dtype, hidden.shape[0]
-    ctx.save_for_backward(cu_seqlens)
-
-
-def _pool_packed_grad(ctx: Any, grad: Tensor) -> tuple:
-    (cu_seqlens,) = ctx.saved_tensors
-    sequence = sequence_of_token(cu_seqlens, ctx.tokens)
-    rows = grad.to(ctx.dtype)[sequence.clamp_min(0)]
-    return torch.where((sequence >= 0)[:, None], rows, 0), None, None
-
-
-pool_sum_packed_op.register_autograd(_pool_packed_grad, setup_context=_pool_packed_context)
+pool_latents_op.register_autograd(_pool_grad, setup_context=_pool_context)

@@ -8,25 +8,25 @@ import triton.language as tl
 
 from lapha.kernels.device_triton import (
     COMPLEMENT,
-    EXCESS,
     GAIN,
-    GROWTH,
     LENGTH,
-    LIMIT,
+    MARGIN,
     REMAINDER,
+    ROOT_GROWTH,
     SCALE,
     SCALED_RADIUS,
     SQUARE,
-    asinh_root,
     direct_chords,
+    double_asinh,
     exact_distance,
     mode_of,
     radial_gap,
     split_columns,
     tile_product,
+    tile_rows,
 )
 from lapha.kernels.pairwise_torch import Latents
-from lapha.kernels.precision import Precision
+from lapha.kernels.precision import Precision, refine_threshold
 from lapha.kernels.prepare_triton import Prepared, prepare, sample_centre
 from lapha.kernels.registry import interpreting
 from lapha.kernels.tuning import TileConfig, tile_config
@@ -69,11 +69,13 @@ def _product(
         y.low,
         x.terms,
         y.terms,
+        y.margin,
         out,
         flags,
         n,
         m,
         x.high.shape[1],
+        refine_threshold(precision, torch.float32, x.stored.shape[1]),
         curvature**-0.5,
         BLOCK_M=config.block_m,
         BLOCK_N=config.block_n,
@@ -122,11 +124,13 @@ def pairwise_kernel(
     y_low,
     x_terms,
     y_terms,
+    y_margin,
     out,
     flags,
     N,
     M,
     K,
+    threshold,
     inv_sqrt_c,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
@@ -142,43 +146,58 @@ def pairwise_kernel(
     height = tl.minimum(tiles_m - first, GROUP)
     tile_m = first + (program % (GROUP * tiles_n)) % height
     tile_n = (program % (GROUP * tiles_n)) // height
-    row, column = tile_m * BLOCK_M + tl.arange(0, BLOCK_M), tile_n * BLOCK_N + tl.arange(0, BLOCK_N)
-    # rows past the end repeat earlier ones: nothing to mask in the product
-    i, j = row % N, column % M
-    product = tile_product(x_high, x_low, y_high, y_low, i, j, K, BLOCK_M, BLOCK_N, BLOCK_K, MODE, SECTION)
-    # a quarter of the columns at a time: the terms of all of them together would not fit the registers
-    quarter: tl.constexpr = BLOCK_N // 4
-    column = tile_n * BLOCK_N + tl.arange(0, quarter)
-    left, right = split_columns(product)
-    first_part, second_part = split_columns(left)
-    third_part, fourth_part = split_columns(right)
-    found = _finish_columns(first_part, x_terms, y_terms, out, row, column, N, M, inv_sqrt_c)
-    found |= _finish_columns(second_part, x_terms, y_terms, out, row, column + quarter, N, M, inv_sqrt_c)
-    found |= _finish_columns(third_part, x_terms, y_terms, out, row, column + 2 * quarter, N, M, inv_sqrt_c)
-    found |= _finish_columns(fourth_part, x_terms, y_terms, out, row, column + 3 * quarter, N, M, inv_sqrt_c)
+    first_m, first_n = tile_m * BLOCK_M, tile_n * BLOCK_N
+    x_start, y_start = first_m.to(tl.int64) * K, first_n.to(tl.int64) * K
+    product = tile_product(
+        x_high + x_start,
+        x_low + x_start,
+        y_high + y_start,
+        y_low + y_start,
+        tile_rows(first_m, N, BLOCK_M),
+        tile_rows(first_n, M, BLOCK_N),
+        K,
+        BLOCK_M,
+        BLOCK_N,
+        BLOCK_K,
+        MODE,
+        SECTION,
+    )
+    row, column = first_m + tl.arange(0, BLOCK_M), first_n + tl.arange(0, BLOCK_N)
+    if MODE == 0:
+        found = _finish_columns(
+            product, x_terms, y_terms, y_margin, out, row, column, N, M, threshold, inv_sqrt_c, MODE
+        )
+    else:
+        # half of the columns at a time: the terms of all of them together would not fit the registers
+        half: tl.constexpr = BLOCK_N // 2
+        column = first_n + tl.arange(0, half)
+        left, right = split_columns(product)
+        found = _finish_columns(left, x_terms, y_terms, y_margin, out, row, column, N, M, threshold, inv_sqrt_c, MODE)
+        tl.debug_barrier()  # keeps the compiler from doing both halves at once
+        column += half
+        found |= _finish_columns(right, x_terms, y_terms, y_margin, out, row, column, N, M, threshold, inv_sqrt_c, MODE)
     tl.store(flags + tile_m * tiles_n + tile_n, found)
 
 
 @triton.jit
-def _finish_columns(product, x_terms, y_terms, out, row, column, N, M, inv_sqrt_c):
+def _finish_columns(
+    product, x_terms, y_terms, y_margin, out, row, column, N, M, threshold, inv_sqrt_c, MODE: tl.constexpr
+):
     """Write the distances of some columns of a tile, −1 where a pair must be refined; returns whether there is one."""
     i, j = row % N, column % M
     square = tl.load(x_terms + SQUARE * N + i)[:, None] + tl.load(y_terms + SQUARE * M + j)[None, :]
     chord = square - 2.0 * product
-    limit = tl.load(x_terms + LIMIT * N + i)[:, None] + tl.load(y_terms + LIMIT * M + j)[None, :]
-    doubtful = chord <= limit
-    gap = radial_gap(
-        tl.load(x_terms + COMPLEMENT * N + i),
-        tl.load(x_terms + REMAINDER * N + i),
-        tl.load(y_terms + COMPLEMENT * M + j),
-        tl.load(y_terms + REMAINDER * M + j),
-    )
+    margin = tl.load(x_terms + MARGIN * N + i) + tl.load(y_margin)
+    doubtful = chord <= 0.5 * threshold * square + margin[:, None]
+    gap = tl.load(y_terms + COMPLEMENT * M + j)[None, :] - tl.load(x_terms + COMPLEMENT * N + i)[:, None]
+    if MODE < 2:  # beyond what bfloat16 directions can show
+        gap -= tl.load(x_terms + REMAINDER * N + i)[:, None]
+        gap += tl.load(y_terms + REMAINDER * M + j)[None, :]
     gain = tl.load(x_terms + GAIN * N + i)[:, None] * tl.load(y_terms + GAIN * M + j)[None, :]
-    w = gap * gap + gain * tl.maximum(chord, 0.0)
-    s = w * tl.load(x_terms + GROWTH * N + i)[:, None] * tl.load(y_terms + GROWTH * M + j)[None, :]
-    distance = asinh_root(s)
-    distance += tl.load(x_terms + EXCESS * N + i)[:, None] + tl.load(y_terms + EXCESS * M + j)[None, :]
-    distance = tl.where(doubtful, -1.0, distance * inv_sqrt_c)
+    root = tl.sqrt(gap * gap + gain * tl.maximum(chord, 0.0))
+    root = root * tl.load(x_terms + ROOT_GROWTH * N + i)[:, None] * tl.load(y_terms + ROOT_GROWTH * M + j)[None, :]
+    doubtful |= root > 1e38
+    distance = tl.where(doubtful, -1.0, double_asinh(root) * inv_sqrt_c)
     inside = (row < N)[:, None] & (column < M)[None, :]
     tl.store(out + row.to(tl.int64)[:, None] * M + column[None, :], distance, mask=inside)
     return tl.max(tl.max((doubtful & inside).to(tl.int32), axis=1), axis=0)
@@ -245,7 +264,7 @@ def refine_kernel(
         # the gain is divided by the length, which these chords do not contain
         tl.load(x_terms + GAIN * N + i) * tl.load(x_terms + LENGTH * N + i),
         tl.load(y_terms + GAIN * M + j) * tl.load(y_terms + LENGTH * M + j),
-        tl.load(x_terms + GROWTH * N + i),
-        tl.load(y_terms + GROWTH * M + j),
+        tl.load(x_terms + ROOT_GROWTH * N + i),
+        tl.load(y_terms + ROOT_GROWTH * M + j),
     )
     tl.store(target, distance * inv_sqrt_c, mask=doubtful)

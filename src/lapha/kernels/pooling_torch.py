@@ -1,37 +1,94 @@
-"""Sums of hidden states over the tokens that count, in chunked torch: one pass, no float32 copy of the whole input."""
+"""Pooling in chunked torch: one pass over the hidden states, and no float32 copy of all of them.
+
+Also the gradient, which is the same for every backend.
+"""
 
 from __future__ import annotations
 
+import math
+from typing import NamedTuple
+
 import torch
+from torch import Tensor
 
-# Hidden numbers that are widened at a time (16 MiB of float32).
-_ELEMENTS = 1 << 22
+from lapha.geometry.autograd import ToPolar
+from lapha.geometry.numerics import origin_radius
+
+# Hidden numbers that are widened at a time (4 MiB of float32).
+_ELEMENTS = 1 << 20
 
 
-def summing_dtype(hidden: torch.Tensor) -> torch.dtype:
+class PoolInputs(NamedTuple):
+    """Arguments of pooling.
+
+    Attributes:
+        hidden: (B, L, H), or (T, H) with `cu_seqlens`.
+        mask: (B, L) bool or None.
+        cu_seqlens: (B + 1,) integers or None.
+        root: (H,), (B, H) or None.
+        running_sum, running_count: (B, H) and (B,) int64, or None.
+    """
+
+    hidden: Tensor
+    mask: Tensor | None
+    cu_seqlens: Tensor | None
+    root: Tensor | None
+    running_sum: Tensor | None
+    running_count: Tensor | None
+
+
+class Pooled(NamedTuple):
+    """Results of pooling: see `api.PooledLatents`. Direction (B, H) and radius (B,) are None without a root."""
+
+    sum: Tensor
+    tokens: Tensor
+    mean: Tensor
+    direction: Tensor | None
+    radius: Tensor | None
+
+
+def summing_dtype(hidden: Tensor) -> torch.dtype:
     """float64 for float64, else float32."""
     return torch.float64 if hidden.dtype == torch.float64 else torch.float32
 
 
-def pool_sum_forward(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """(B, L, H) hidden states and (B, L) bool → (B, H) sums over the tokens where `mask` is true."""
+def pool_forward(inputs: PoolInputs) -> Pooled:
+    """Sums, counts, means, and with a root the latents' directions and radii."""
+    if inputs.cu_seqlens is None:
+        total, tokens = _sum_padded(inputs.hidden, inputs.mask)
+    else:
+        total, tokens = _sum_packed(inputs.hidden, inputs.cu_seqlens), inputs.cu_seqlens.diff().long()
+    if inputs.running_sum is not None and inputs.running_count is not None:
+        total, tokens = total + inputs.running_sum, tokens + inputs.running_count
+    mean = total / tokens.clamp_min(1)[:, None]
+    if inputs.root is None:
+        return Pooled(total, tokens, mean, None, None)
+    tangent = (mean - inputs.root.to(mean.dtype)) / math.sqrt(mean.shape[1])
+    direction, radius = ToPolar.forward(torch.where(tokens[:, None] > 0, tangent, 0))
+    return Pooled(total, tokens, mean, direction, radius)
+
+
+def _sum_padded(hidden: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Sums (B, H) over the tokens that count, and their number (B,)."""
     batch, length, size = hidden.shape
     dtype = summing_dtype(hidden)
     total = torch.zeros(batch, size, dtype=dtype, device=hidden.device)
     step = max(1, _ELEMENTS // max(1, batch * size))
     for first in range(0, length, step):
-        part = slice(first, first + step)
-        # filled, not multiplied: padding may hold NaN, and NaN · 0 is NaN
-        kept = hidden[:, part].masked_fill(~mask[:, part, None], 0)
-        total += kept.sum(1, dtype=dtype)
-    return total
+        part = hidden[:, first : first + step]
+        if mask is not None:
+            # filled, not multiplied: padding may hold NaN, and NaN · 0 is NaN
+            part = part.masked_fill(~mask[:, first : first + step, None], 0)
+        total += part.sum(1, dtype=dtype)
+    if mask is None:
+        return total, torch.full((batch,), length, dtype=torch.int64, device=hidden.device)
+    return total, mask.sum(1)
 
 
-def pool_sum_packed_forward(hidden: torch.Tensor, cu_seqlens: torch.Tensor) -> torch.Tensor:
-    """(T, H) hidden states of B sequences end to end, which start at cu_seqlens (B + 1,) → (B, H) sums."""
+def _sum_packed(hidden: Tensor, cu_seqlens: Tensor) -> Tensor:
+    """Sums (B, H) over the tokens of each sequence."""
     dtype = summing_dtype(hidden)
-    batch = cu_seqlens.shape[0] - 1
-    total = torch.zeros(batch, hidden.shape[1], dtype=dtype, device=hidden.device)
+    total = torch.zeros(cu_seqlens.shape[0] - 1, hidden.shape[1], dtype=dtype, device=hidden.device)
     sequence = sequence_of_token(cu_seqlens, hidden.shape[0])
     step = max(1, _ELEMENTS // max(1, hidden.shape[1]))
     for first in range(0, hidden.shape[0], step):
@@ -41,8 +98,30 @@ def pool_sum_packed_forward(hidden: torch.Tensor, cu_seqlens: torch.Tensor) -> t
     return total
 
 
-def sequence_of_token(cu_seqlens: torch.Tensor, tokens: int) -> torch.Tensor:
+def sequence_of_token(cu_seqlens: Tensor, tokens: int) -> Tensor:
     """(T,) which sequence each token belongs to; −1 before the first and after the last."""
     position = torch.arange(tokens, device=cu_seqlens.device)
     sequence = torch.searchsorted(cu_seqlens.long(), position, right=True) - 1
     return torch.where(sequence < cu_seqlens.shape[0] - 1, sequence, -1)
+
+
+def pool_backward(
+    pooled: Pooled, grad_sum: Tensor, grad_mean: Tensor, grad_direction: Tensor | None, grad_radius: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    """Gradients with respect to the sums, (B, H), and to the centre h_root of each sequence, (B, H).
+
+    As in `lapha.geometry`, a direction's gradient is divided by a radius of at least `origin_radius`.
+    """
+    count = pooled.tokens.clamp_min(1)[:, None]
+    grad_centre = None
+    if pooled.direction is not None and pooled.radius is not None:
+        assert grad_direction is not None
+        assert grad_radius is not None
+        along = (pooled.direction * grad_direction).sum(1, keepdim=True)
+        tangential = grad_direction - pooled.direction * along
+        least = origin_radius(pooled.radius.dtype)
+        grad_tangent = pooled.direction * grad_radius[:, None] + tangential / pooled.radius[:, None].clamp_min(least)
+        grad_tangent = torch.where(pooled.tokens[:, None] > 0, grad_tangent, 0) / math.sqrt(grad_mean.shape[1])
+        grad_mean = grad_mean + grad_tangent
+        grad_centre = -grad_tangent
+    return grad_sum + grad_mean / count, grad_centre

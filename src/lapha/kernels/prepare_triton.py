@@ -10,20 +10,19 @@ import triton.language as tl
 
 from lapha.kernels.device_triton import (
     COMPLEMENT,
-    EXCESS,
     FIELDS,
     GAIN,
-    GROWTH,
     LENGTH,
-    LIMIT,
+    MARGIN,
     RADIUS_LIMIT,
     REMAINDER,
+    ROOT_GROWTH,
     SCALE,
     SCALED_RADIUS,
     SQUARE,
     mode_of,
 )
-from lapha.kernels.precision import Precision, refine_threshold
+from lapha.kernels.precision import Precision
 from lapha.kernels.registry import interpreting
 
 # Prepared rows are padded with zeros to a multiple of this, so that products need no mask along them.
@@ -42,12 +41,14 @@ class Prepared(NamedTuple):
         high: (N, K) centred directions: bfloat16, TF32 leading parts, or float32; K = D padded.
         low: (N, K) what TF32 rounding took off, or the same tensor as `high` in the other modes.
         terms: (FIELDS, N) float32.
+        margin: () the largest MARGIN of all rows.
     """
 
     stored: torch.Tensor
     high: torch.Tensor
     low: torch.Tensor
     terms: torch.Tensor
+    margin: torch.Tensor
 
 
 def sample_centre(directions: torch.Tensor) -> torch.Tensor:
@@ -84,13 +85,12 @@ def prepare(
         stored.stride(0),
         radius.stride(0),
         curvature**0.5,
-        refine_threshold(precision, torch.float32, d),
         MODE=mode,
         HALF=half,
         ROWS=rows,
         BLOCK=block,
     )
-    return Prepared(stored, high, low, terms)
+    return Prepared(stored, high, low, terms, terms[MARGIN.value].amax())
 
 
 @triton.jit
@@ -107,7 +107,6 @@ def prepare_kernel(
     row_stride,
     radius_stride,
     sqrt_c,
-    threshold,
     MODE: tl.constexpr,
     HALF: tl.constexpr,
     ROWS: tl.constexpr,
@@ -154,7 +153,7 @@ def prepare_kernel(
     total = tl.sum(square, axis=1)
     off = tl.abs(length - 1.0) + 6e-8
     tl.store(terms + SQUARE * N + row, total, mask=inside)
-    tl.store(terms + LIMIT * N + row, 0.5 * threshold * total + 2e6 * off * off, mask=inside)
+    tl.store(terms + MARGIN * N + row, 2e6 * off * off, mask=inside)
     tl.store(terms + SCALE * N + row, scale, mask=inside)
     tl.store(terms + LENGTH * N + row, length, mask=inside)
     # radial terms as `radial.radial_terms`: float64 inside, float32 out
@@ -164,11 +163,11 @@ def prepare_kernel(
     complement = tl.where(a < 1e-4, 2.0 * a * (1.0 - a * (1.0 - a * 0.6666666666666666)), 1.0 - decay)
     leading_part = complement.to(tl.float32)
     rest = tl.where(a < 0.25, complement - leading_part.to(tl.float64), (1.0 - leading_part.to(tl.float64)) - decay)
-    capped = tl.minimum(a, RADIUS_LIMIT)
     tl.store(terms + COMPLEMENT * N + row, leading_part, mask=inside)
     tl.store(terms + REMAINDER * N + row, rest.to(tl.float32), mask=inside)
     # ½(1 − p²) = ½(1 − p)(1 + p)
     tl.store(terms + GAIN * N + row, (0.5 * complement * (1.0 + decay)).to(tl.float32) / length, mask=inside)
-    tl.store(terms + GROWTH * N + row, (0.5 * tl.exp(2.0 * capped)).to(tl.float32), mask=inside)
-    tl.store(terms + EXCESS * N + row, (2.0 * (a - capped)).to(tl.float32), mask=inside)
+    growth = tl.exp(tl.minimum(a, RADIUS_LIMIT)) * 0.7071067811865476
+    growth = tl.where(a > RADIUS_LIMIT, float("inf"), growth)
+    tl.store(terms + ROOT_GROWTH * N + row, growth.to(tl.float32), mask=inside)
     tl.store(terms + SCALED_RADIUS * N + row, a.to(tl.float32), mask=inside)

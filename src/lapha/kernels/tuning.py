@@ -56,8 +56,16 @@ _CANDIDATES: dict[tuple[str, str], list[TileConfig]] = {
         TileConfig(64, 128, 64, 4, 4),
     ],
     ("nearest", "ieee"): [TileConfig(64, 64, 16, 4, 2), TileConfig(32, 64, 32, 4, 2)],
-    ("nearest", "tf32x3"): [TileConfig(128, 128, 32, 8, 2), TileConfig(64, 128, 32, 4, 2), TileConfig(128, 64, 32, 4, 3)],
-    ("nearest", "bf16"): [TileConfig(128, 128, 64, 8, 3), TileConfig(64, 128, 64, 4, 3), TileConfig(128, 128, 64, 4, 3)],
+    ("nearest", "tf32x3"): [
+        TileConfig(128, 128, 32, 8, 2),
+        TileConfig(64, 128, 32, 4, 2),
+        TileConfig(128, 64, 32, 4, 3),
+    ],
+    ("nearest", "bf16"): [
+        TileConfig(128, 128, 64, 8, 3),
+        TileConfig(64, 128, 64, 4, 3),
+        TileConfig(128, 128, 64, 4, 3),
+    ],
 }
 # For the interpreter, where a tile costs the same whatever is in it.
 _INTERPRETED = TileConfig(32, 32, 32, 4, 1, section=2)
@@ -141,7 +149,9 @@ def _write_cache(chosen: dict[str, TileConfig]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(f".{os.getpid()}.tmp")
-        partial.write_text(json.dumps({key: asdict(value) for key, value in chosen.items()}, indent=1), encoding="utf-8")
+        partial.write_text(
+            json.dumps({key: asdict(value) for key, value in chosen.items()}, indent=1), encoding="utf-8"
+        )
         partial.replace(path)  # whole or not at all: another process may be reading
     except OSError as error:
         logger.warning("tile configurations cannot be kept in %s: %s", path, error)
