@@ -48,9 +48,7 @@ def distance(u: list, radius_x: mp.mpf, t: list, radius_y: mp.mpf, c: mp.mpf) ->
 
 
 def polar_distance(X: PolarPoints, Y: PolarPoints) -> mp.mpf:
-    return distance(
-        vector(X.direction), real(X.radius), vector(Y.direction), real(Y.radius), mp.mpf(X.curvature)
-    )
+    return distance(vector(X.direction), real(X.radius), vector(Y.direction), real(Y.radius), mp.mpf(X.curvature))
 
 
 def ball(v: list, c: mp.mpf) -> list:
@@ -110,9 +108,7 @@ def numeric_gradient(function, point: list) -> list[float]:
         return gradient
 
 
-def pair_at_angle(
-    dim: int, angle: float, seed: int, dtype: torch.dtype = torch.float32
-) -> tuple[Tensor, Tensor]:
+def pair_at_angle(dim: int, angle: float, seed: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
     """Two directions at an angle in a random plane, rounded to `dtype`."""
     generator = torch.Generator().manual_seed(seed)
     u, w = torch.randn(2, dim, generator=generator, dtype=torch.float64)

@@ -148,7 +148,7 @@ def test_many_near_duplicates_are_refined_in_chunks(monkeypatch):
     assert float(pairwise_dist(X).amax()) > 1e-5
 
 
-@pytest.mark.parametrize("shape_x, shape_y", [((0,), (3,)), ((3,), (0,)), ((0,), (0,)), ((2, 0), (3,))])
+@pytest.mark.parametrize(("shape_x", "shape_y"), [((0,), (3,)), ((3,), (0,)), ((0,), (0,)), ((2, 0), (3,))])
 def test_empty_batches(shape_x, shape_y):
     X = PolarPoints.origin(shape_x, 4).to(torch.float32)
     Y = PolarPoints.origin(shape_y, 4)

@@ -44,7 +44,10 @@ def test_origin_has_the_first_basis_vector():
     O = PolarPoints.origin((2,), 3, curvature=2.0, dtype=torch.bfloat16)  # noqa: E741
     assert torch.equal(O.direction.float(), X.direction)
     assert O.radius.dtype == torch.float32
-    for other in (PolarPoints.from_ball(torch.zeros(2, 3)), PolarPoints.from_hyperboloid(torch.eye(4)[:1].expand(2, 4))):
+    for other in (
+        PolarPoints.from_ball(torch.zeros(2, 3)),
+        PolarPoints.from_hyperboloid(torch.eye(4)[:1].expand(2, 4)),
+    ):
         assert torch.equal(other.direction, X.direction)
         assert torch.equal(other.radius, X.radius)
     assert torch.equal(PolarPoints.origin((), 3).to_tangent(), torch.zeros(3))
@@ -61,7 +64,7 @@ def test_ball_points_near_the_boundary(one_minus_norm, c):
     assert math.isclose(float(radius), float(exact), rel_tol=2e-7)
 
 
-@pytest.mark.parametrize("dtype, exact_to", [(torch.float32, 5.0), (torch.float64, 15.0), (torch.bfloat16, 1.0)])
+@pytest.mark.parametrize(("dtype", "exact_to"), [(torch.float32, 5.0), (torch.float64, 15.0), (torch.bfloat16, 1.0)])
 @pytest.mark.parametrize("c", [1.0, 4.0])
 def test_ball_round_trip(dtype, exact_to, c):
     u = torch.nn.functional.normalize(torch.randn(50, 8, dtype=torch.float64), dim=-1).to(dtype)
@@ -127,9 +130,7 @@ def test_conversions_gradcheck_at_the_origin_and_away(c):
         make = getattr(PolarPoints, name)
         assert gradcheck(lambda x, make=make: tangent_of(make, x), value.clone().requires_grad_())
     for out in ("to_ball", "to_hyperboloid"):
-        assert gradcheck(
-            lambda v, out=out: getattr(PolarPoints.from_tangent(v, c), out)(), v.clone().requires_grad_()
-        )
+        assert gradcheck(lambda v, out=out: getattr(PolarPoints.from_tangent(v, c), out)(), v.clone().requires_grad_())
 
 
 # -- container ---------------------------------------------------------------------------------------------------------
@@ -229,7 +230,7 @@ def test_frozen():
 
 
 @pytest.mark.parametrize(
-    "direction, radius, curvature, message",
+    ("direction", "radius", "curvature", "message"),
     [
         ([1.0], torch.tensor(1.0), 1.0, "direction: expected a torch.Tensor, got list"),
         (torch.ones(3, dtype=torch.int64), torch.tensor(1.0), 1.0, "direction: expected a floating point dtype"),

@@ -99,24 +99,33 @@ class ToPolar(torch.autograd.Function):
 
 
 class FromPolar(torch.autograd.Function):
-    """(direction, norm) ↦ norm · direction."""
+    """(direction (…, D), norm (…,), turn (…,)) ↦ norm · direction.
+
+    `turn` is the norm that the derivative by the direction is multiplied with: the norm, but that of a point at
+    `origin_radius` where the point is closer to the origin. No gradient goes to it.
+    """
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(direction: Tensor, norm: Tensor) -> Tensor:
+    def forward(direction: Tensor, norm: Tensor, turn: Tensor) -> Tensor:
         return direction * norm[..., None]
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
+        direction, norm, turn = inputs
+        ctx.save_for_backward(direction, norm, turn)
 
     @staticmethod
     @differentiable_once
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
-        direction, norm = ctx.saved_tensors
-        grad_direction = grad * norm[..., None].clamp_min(origin_radius(norm.dtype))
-        return grad_direction, (grad * direction).sum(-1)
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        direction, _, turn = ctx.saved_tensors
+        return grad * turn[..., None], (grad * direction).sum(-1), None
+
+
+def from_polar(direction: Tensor, norm: Tensor) -> Tensor:
+    """norm · direction, for a norm that is close to the radius where the radius is small."""
+    return FromPolar.apply(direction, norm, norm.detach().clamp_min(origin_radius(norm.dtype)))
 
 
 class Distance(torch.autograd.Function):

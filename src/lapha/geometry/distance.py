@@ -9,14 +9,8 @@ from torch import Tensor
 
 from lapha._checks import check
 from lapha.geometry.autograd import Distance, chord, pairwise_chord
+from lapha.geometry.checks import check_broadcast
 from lapha.geometry.points import PolarPoints, check_same_space
-
-
-def check_broadcast(x: torch.Size, y: torch.Size, name: str) -> torch.Size:
-    """The shape that two batch shapes broadcast to; `ValueError` naming `name` if they do not."""
-    good = all(a == b or a == 1 or b == 1 for a, b in zip(reversed(x), reversed(y), strict=False))
-    check(good, name, f"a batch shape that broadcasts with {tuple(x)}", tuple(y))
-    return torch.broadcast_shapes(x, y)
 
 
 def dist0(X: PolarPoints) -> Tensor:

@@ -20,9 +20,10 @@ import torch
 from torch import Tensor
 
 from lapha._checks import check, check_float_tensor
-from lapha.geometry.autograd import chord, differentiable_once
-from lapha.geometry.distance import check_broadcast, dist
-from lapha.geometry.numerics import busemann_from_chord, busemann_partials, floored
+from lapha.geometry.autograd import FromPolar, chord, differentiable_once
+from lapha.geometry.checks import check_broadcast
+from lapha.geometry.distance import dist
+from lapha.geometry.numerics import busemann_from_chord, busemann_partials, floored, origin_radius
 from lapha.geometry.points import PolarPoints, check_same_space
 from lapha.geometry.translate import SpatialToPolar, Translate
 
@@ -103,24 +104,35 @@ def geodesic(X: PolarPoints, Y: PolarPoints, s: float | Tensor) -> PolarPoints:
     shape = check_broadcast(X.shape, s.shape, "s")
     X, Y, s = X.expand(shape), Y.expand(shape), s.expand(shape)
     sqrt_c, dtype = math.sqrt(X.curvature), X.radius.dtype
-    a, b = floored(X.radius) * sqrt_c, floored(Y.radius) * sqrt_c
-    vector, log_scale = interpolate(X.direction.to(dtype), a, Y.direction.to(dtype), b, dist(X, Y) * sqrt_c, s)
+    a, b, length = X.radius * sqrt_c, Y.radius * sqrt_c, dist(X, Y) * sqrt_c
+    floor = origin_radius(dtype) * sqrt_c
+    vector, log_scale = interpolate(X.direction.to(dtype), a, Y.direction.to(dtype), b, length, s, floor)
     direction, radius = SpatialToPolar.apply(vector, log_scale, X.curvature)
     return PolarPoints(direction.to(X.dtype), radius, X.curvature)
 
 
-def interpolate(u: Tensor, a: Tensor, t: Tensor, b: Tensor, length: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+def interpolate(
+    u: Tensor, a: Tensor, t: Tensor, b: Tensor, length: Tensor, s: Tensor, floor: float
+) -> tuple[Tensor, Tensor]:
     """Spatial hyperboloid coordinates of the point at fraction s of the geodesic, as (vector (…, D), log of its scale).
 
-    (sinh((1 − s)·length) sinh 2a · u + sinh(s·length) sinh 2b · t) / sinh(length); radii > 0 and length scaled by √c.
+    (sinh((1 − s)·length) sinh 2a · u + sinh(s·length) sinh 2b · t) / sinh(length). Radii, length and `floor`, the
+    `origin_radius`, are scaled by √c.
     """
     share_x, exponent_x = _sinh_ratio(1 - s, length)
     share_y, exponent_y = _sinh_ratio(s, length)
-    exponent_x, exponent_y = exponent_x + 2 * a, exponent_y + 2 * b
-    log_scale = torch.maximum(exponent_x, exponent_y).detach()
-    weight_x = torch.exp(exponent_x - log_scale) * share_x * torch.expm1(-4 * a) * -0.5
-    weight_y = torch.exp(exponent_y - log_scale) * share_y * torch.expm1(-4 * b) * -0.5
-    return weight_x[..., None] * u + weight_y[..., None] * t, log_scale
+    log_scale = torch.maximum(exponent_x + 2 * a, exponent_y + 2 * b).detach()
+    vector = share_x[..., None] * spatial(u, a, exponent_x - log_scale, floor)
+    return vector + share_y[..., None] * spatial(t, b, exponent_y - log_scale, floor), log_scale
+
+
+def spatial(u: Tensor, a: Tensor, exponent: Tensor, floor: float) -> Tensor:
+    """e^exponent · sinh(2a) · u: spatial hyperboloid coordinates (…, D), scaled."""
+
+    def norm(a: Tensor, exponent: Tensor) -> Tensor:
+        return torch.exp(2 * a + exponent) * torch.expm1(-4 * a) * -0.5
+
+    return FromPolar.apply(u, norm(a, exponent), norm(a.detach().clamp_min(floor), exponent.detach()))
 
 
 def _sinh_ratio(s: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from lapha._checks import check, check_float_tensor
-from lapha.geometry.distance import check_broadcast, dist, pairwise_dist
-from lapha.geometry.maps import expmap, logmap
-from lapha.geometry.numerics import accumulate_dtype, floored
+from lapha.geometry.checks import check_broadcast
+from lapha.geometry.distance import dist, pairwise_dist
+from lapha.geometry.maps import expmap, logmap, spatial
+from lapha.geometry.numerics import accumulate_dtype, origin_radius
 from lapha.geometry.points import PolarPoints
 from lapha.geometry.translate import SpatialToPolar
 
@@ -57,14 +58,15 @@ def _weighted(X: PolarPoints, weights: Tensor | None) -> tuple[PolarPoints, Tens
 
 def _centroid(X: PolarPoints, weights: Tensor, lengths: Tensor) -> PolarPoints:
     """Σ wᵢXᵢ on the hyperboloid, over its Lorentz norm; `lengths` (…, N, N) are √c times the distances."""
-    double = floored(X.radius) * (2 * math.sqrt(X.curvature))
+    a = X.radius * math.sqrt(X.curvature)
     # −⟨Σ wᵢXᵢ, Σ wᵢXᵢ⟩ = Σ wᵢwⱼ cosh(√c·dᵢⱼ), over e^widest
     widest = lengths.detach().amax((-2, -1))
     cosh = 0.5 * (torch.exp(lengths - widest[..., None, None]) + torch.exp(-lengths - widest[..., None, None]))
     norm = torch.sqrt((weights[..., None, :] @ (cosh @ weights[..., None])).squeeze((-2, -1)))
-    farthest = double.detach().amax(-1)
-    sinh = torch.exp(double - farthest[..., None]) * torch.expm1(-2 * double) * -0.5  # over e^farthest
-    vector = ((weights * sinh)[..., None] * X.direction.to(double.dtype)).sum(-2) / norm[..., None]
+    farthest = 2 * a.detach().amax(-1)
+    floor = origin_radius(a.dtype) * math.sqrt(X.curvature)
+    parts = spatial(X.direction.to(a.dtype), a, -farthest[..., None].expand(a.shape), floor)
+    vector = (weights[..., None] * parts).sum(-2) / norm[..., None]
     direction, radius = SpatialToPolar.apply(vector, farthest - 0.5 * widest, X.curvature)
     return PolarPoints(direction.to(X.dtype), radius, X.curvature)
 

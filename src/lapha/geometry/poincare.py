@@ -10,9 +10,9 @@ import torch
 from geoopt.manifolds.base import ScalingInfo
 from torch import Tensor
 
-from lapha.geometry.autograd import Distance, FromPolar, ToPolar, chord, pairwise_chord
+from lapha.geometry.autograd import Distance, ToPolar, chord, from_polar, pairwise_chord
 from lapha.geometry.maps import gyrate, interpolate
-from lapha.geometry.numerics import accumulate_dtype, ball_limit, floored
+from lapha.geometry.numerics import accumulate_dtype, ball_limit, floored, origin_radius
 from lapha.geometry.translate import SpatialToPolar, Translate
 
 
@@ -41,7 +41,7 @@ class PoincareBall(geoopt.PoincareBall):
 
     def _ball(self, direction: Tensor, radius: Tensor, like: Tensor, dim: int, project: bool = True) -> Tensor:
         """Back from `_polar`, in the dtype of `like`."""
-        point = FromPolar.apply(direction, torch.tanh(radius)) / self._sqrt_c(like)
+        point = from_polar(direction, torch.tanh(radius)) / self._sqrt_c(like)
         point = point.to(like.dtype).movedim(-1, dim)
         return self.projx(point, dim=dim) if project else point
 
@@ -85,7 +85,7 @@ class PoincareBall(geoopt.PoincareBall):
     def logmap0(self, x: Tensor, *, dim: int = -1) -> Tensor:
         """Logarithmic map at the origin; its norm is half of `dist0`."""
         direction, a = self._polar(x, dim)
-        return (FromPolar.apply(direction, a) / self._sqrt_c(x)).to(x.dtype).movedim(-1, dim)
+        return (from_polar(direction, a) / self._sqrt_c(x)).to(x.dtype).movedim(-1, dim)
 
     def expmap(self, x: Tensor, u: Tensor, *, project: bool = True, dim: int = -1) -> Tensor:
         """Exponential map at x."""
@@ -97,7 +97,7 @@ class PoincareBall(geoopt.PoincareBall):
     def logmap(self, x: Tensor, y: Tensor, *, dim: int = -1) -> Tensor:
         """Logarithmic map at x; its Riemannian norm is `dist(x, y)`."""
         u, a = self._polar(x, dim)
-        vector = FromPolar.apply(*_translate((-u, a), self._polar(y, dim))) / self._sqrt_c(x)
+        vector = from_polar(*_translate((-u, a), self._polar(y, dim))) / self._sqrt_c(x)
         return (vector.movedim(-1, dim) / self._half_lambda(x, dim)).to(x.dtype)
 
     def mobius_add(self, x: Tensor, y: Tensor, *, dim: int = -1, project: bool = True) -> Tensor:
@@ -115,7 +115,7 @@ class PoincareBall(geoopt.PoincareBall):
         s = torch.as_tensor(t).to(a)
         s = s.movedim(dim, -1).squeeze(-1) if s.dim() == x.dim() and s.dim() > 0 and s.shape[dim] == 1 else s
         length = Distance.apply(a, b, chord(u, v), 1.0)
-        vector, log_scale = interpolate(u, floored(a), v, floored(b), length, s)
+        vector, log_scale = interpolate(u, a, v, b, length, s, origin_radius(a.dtype))
         direction, radius = SpatialToPolar.apply(vector, log_scale, 1.0)
         return self._ball(direction, radius, x, dim)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any
 
 import torch
@@ -13,20 +12,9 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from lapha._checks import check, check_finite, check_float_tensor
-from lapha.geometry.autograd import FromPolar, ToPolar
+from lapha.geometry.autograd import ToPolar, from_polar
+from lapha.geometry.checks import check_curvature, check_on_hyperboloid, check_unit_length, check_vectors
 from lapha.geometry.numerics import accumulate_dtype, ball_limit, compute_dtype
-
-
-def check_curvature(curvature: Any) -> float:
-    """Return curvature as a float, or raise `ValueError` unless it is a finite number > 0."""
-    good = isinstance(curvature, Real) and 0 < float(curvature) < math.inf
-    check(good, "curvature", "a finite number > 0 (the space has curvature -c)", repr(curvature))
-    return float(curvature)
-
-
-def unit_tolerance(dtype: torch.dtype) -> float:
-    """How far from 1 the length of a direction of `dtype` may be: its rounding, with a margin."""
-    return torch.finfo(dtype).eps * (1 if dtype in (torch.float16, torch.bfloat16) else 64)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -84,7 +72,7 @@ class PolarPoints:
         Raises:
             ValueError: not a floating point tensor of at least one dimension, or `validate` finds NaN or Inf.
         """
-        _check_vectors(v, "v")
+        check_vectors(v, "v")
         if validate:
             check_finite(v, "v")
         direction, radius = ToPolar.apply(v.to(compute_dtype(v.dtype)))
@@ -102,7 +90,7 @@ class PolarPoints:
         Raises:
             ValueError: as for `from_tangent`, or `validate` finds a point that is not inside the ball.
         """
-        _check_vectors(y, "y")
+        check_vectors(y, "y")
         sqrt_c = math.sqrt(check_curvature(curvature))
         if validate:
             check_finite(y, "y")
@@ -131,11 +119,11 @@ class PolarPoints:
         Raises:
             ValueError: as for `from_tangent`, or `validate` finds a point off the hyperboloid.
         """
-        _check_vectors(x, "x")
+        check_vectors(x, "x")
         check(x.shape[-1] >= 2, "x", "shape (…, D + 1) with D >= 1", f"shape {tuple(x.shape)}")
         sqrt_c = math.sqrt(check_curvature(curvature))
         if validate:
-            _check_on_hyperboloid(x, sqrt_c)
+            check_on_hyperboloid(x, sqrt_c)
         # half the spatial part, so that close to the origin the norm is the radius: see `autograd`
         direction, norm = ToPolar.apply(0.5 * x[..., 1:].to(accumulate_dtype(x)))
         radius = torch.asinh(norm * (2 * sqrt_c)) / (2 * sqrt_c)
@@ -186,7 +174,7 @@ class PolarPoints:
         return torch.cat([time[..., None], spatial], dim=-1)
 
     def _vector(self, norm: Tensor) -> Tensor:
-        return FromPolar.apply(self.direction.to(norm.dtype), norm).to(self.dtype)
+        return from_polar(self.direction.to(norm.dtype), norm).to(self.dtype)
 
     # -- as a container --------------------------------------------------------------------------------------------
 
@@ -294,33 +282,8 @@ class PolarPoints:
         if self.radius.numel():
             smallest = float(self.radius.min())
             check(smallest >= 0, f"{name}.radius", "numbers >= 0", smallest)
-            length = torch.linalg.vector_norm(self.direction.to(accumulate_dtype(self.direction)), dim=-1)
-            off, tolerance = float((length - 1).abs().max()), unit_tolerance(self.dtype)
-            check(
-                off <= tolerance,
-                f"{name}.direction",
-                f"unit vectors (to {tolerance:.0e})",
-                f"a length off by {off:.2e}",
-            )
+        check_unit_length(self.direction, f"{name}.direction")
         return self
-
-
-def _check_vectors(vectors: Any, name: str) -> None:
-    check_float_tensor(vectors, name)
-    good = vectors.dim() >= 1 and vectors.shape[-1] >= 1
-    check(good, name, "shape (…, D) with D >= 1", f"shape {tuple(vectors.shape)}")
-
-
-def _check_on_hyperboloid(x: Tensor, sqrt_c: float) -> None:
-    check_finite(x, "x")
-    wide = x.to(accumulate_dtype(x)) * sqrt_c
-    time = torch.sqrt(1 + wide[..., 1:].square().sum(-1))
-    off = (wide[..., 0] - time).abs() / time
-    tolerance = 64 * torch.finfo(x.dtype).eps
-    if off.numel() and float(off.max()) > tolerance:
-        raise ValueError(
-            f"x: expected points on the hyperboloid (to {tolerance:.0e}), got a time coordinate off by {float(off.max()):.2e}"
-        )
 
 
 def check_same_space(x: Any, y: Any, names: tuple[str, str] = ("X", "Y")) -> None:
