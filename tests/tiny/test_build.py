@@ -63,10 +63,16 @@ def test_the_report(built: tuple[Path, str]) -> None:
     assert training["steps_done"] == training["steps"] == 40
     assert training["last_loss"] < training["first_loss"] - 1
     assert metrics["value_target"] in ("success_rate", "potential")
-    assert set(metrics["single_shot"]) == {"1.0", "0.7", "0.3"}
+    assert set(metrics["single_shot"]) == {"1.0", "0.7", "0.5", "0.3"}
     for name in ("potential", "success_rate_head", "potential_head"):
         assert 0 <= metrics["sibling_order"][name]["all"] <= 1
-    for line in ("single shot", "invalid steps", "sibling pairs ordered by V", "calibration error", "best of 4 moves"):
+    for line in (
+        "single shot",
+        "invalid steps at",
+        "sibling pairs ordered by V",
+        "calibration error",
+        "best of 4 moves",
+    ):
         assert line in output
 
 

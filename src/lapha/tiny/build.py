@@ -34,7 +34,7 @@ def build(
     value_target: str = "best",
     compiled: bool = False,
     problems: int = 400,
-    rollouts: int = 16,
+    rollouts: int = 8,
     report_every: int = 20,
 ) -> dict[str, Any]:
     """Train, measure on held-out problems, write the checkpoint and `metrics.json`.
@@ -141,7 +141,7 @@ def main(arguments: list[str] | None = None) -> int:
             value_target=options.value_target,
             compiled=options.compile,
             problems=12 if options.probe else 400,
-            rollouts=4 if options.probe else 16,
+            rollouts=4 if options.probe else 8,
         )
     except ValueError as error:
         print(f"lapha.tiny.build: {error}", file=sys.stderr)

@@ -79,7 +79,7 @@ def sample_walks(
     count: int,
     temperature: float = 1.0,
     seed: int = 0,
-    chunk: int = 512,
+    chunk: int = 128,
 ) -> SampledWalks:
     """Sample `count` episodes of each problem and judge every step."""
     prompts = torch.from_numpy(np.repeat(encode_prompts(walks, vocabulary), count, axis=0))
