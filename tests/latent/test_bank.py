@@ -104,10 +104,13 @@ def test_appending_does_not_break_a_backward_pass_through_earlier_rows() -> None
 def test_a_bank_may_be_filled_in_inference_mode_and_read_outside() -> None:
     bank, points = LatentBank(D), random_points(100)
     with torch.inference_mode():
-        bank.append(PolarPoints(points.direction.clone(), points.radius.clone()))
-    bank.append(points)
+        bank.append(PolarPoints(points.direction[:10].clone(), points.radius[:10].clone()))
+    bank.append(points[10:20])  # into the buffer that was made inside
     assert not bank.segment(0).direction.is_inference()
-    assert same(bank.segment(0), PolarPoints.cat([points, points]))
+    assert same(bank.segment(0), points[:20])
+    with torch.inference_mode():
+        bank.append(points[20:])
+    assert same(bank.segment(0), points)
 
 
 @pytest.mark.parametrize("mirror", [False, True])
@@ -158,6 +161,23 @@ def test_above_the_budget_the_longest_untouched_segments_are_offloaded() -> None
         bank.load()
     assert snapshot(bank) == before
     assert bank.append(points[500:501], 1).tolist() == [500]
+
+
+def test_growth_stays_amortised_where_every_row_pushes_another_segment_out() -> None:
+    row = D * 4 + 4
+    bank, points = LatentBank(D, memory_budget=200 * row), random_points(360)
+    for tree in range(200):
+        bank.append(points[tree], tree)
+        bank.offload(tree)
+    bank.load()  # without spare capacity: the budget is full
+    assert bank.device_bytes == 200 * row
+    buffers = set()
+    for index in range(200, 360):
+        bank.append(points[index], 500)
+        buffers.add(bank.segment(500).direction.data_ptr())
+        assert bank.device_bytes <= 200 * row
+    assert len(buffers) < 25
+    assert same(bank[range(360)], points)
 
 
 def test_reserve_keeps_the_memory_that_later_rows_go_to() -> None:

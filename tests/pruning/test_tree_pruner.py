@@ -105,6 +105,17 @@ def test_last_child_given_back_is_the_most_visited_then_the_best() -> None:
     assert result.disabled.nonzero().flatten().tolist() == [2, 3, 5, 6, 7]
 
 
+def test_below_a_node_that_goes_nothing_is_given_back() -> None:
+    tree = SearchTree("question", (1,))
+    for parent in (0, 0, 1, 2, 3):  # nodes 1 to 5: two children of the root, then a chain below the first
+        tree.add(parent, tokens=(2,))
+    tree.visits[:] = [9, 1, 9, 9, 9, 1]
+    v = torch.zeros(6, 4)
+    v[1:, 0] = 1.0
+    result = prune_tree(tree, PolarPoints.from_tangent(v), PruneConfig(fraction=0.4, survivors="visits"))
+    assert result.disabled.nonzero().flatten().tolist() == [1, 5]
+
+
 def test_scope_says_who_takes_part() -> None:
     tree, points = chain_and_fan()
     tree.add(2, tokens=(4,), status=Status.ANSWERED, value=0.5)
