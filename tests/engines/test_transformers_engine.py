@@ -259,6 +259,35 @@ def test_requests_larger_than_the_batch(model, tokenizer):
     )
 
 
+def test_long_contexts_are_prefilled_in_pieces(model, tokenizer, monkeypatch):
+    monkeypatch.setattr("lapha.engines.transformers_engine.prefill._CHUNK_TOKENS", 7)
+    engine = TransformersEngine(model, tokenizer)
+
+    async def together():
+        contexts = [PROMPT, PROMPT + (40, 41, 42) * 6, PROMPT[:4]]
+        return contexts, await asyncio.gather(*(engine.sample(request(context)) for context in contexts))
+
+    contexts, results = run(together())
+    for context, samples in zip(contexts, results):
+        assert samples[0].token_ids == oracle.continuation(model, context, WARM, 11, 0)[0]
+        check_sample(model, samples[1], context)
+
+
+def test_the_running_batch_is_kept_within_its_memory(model, tokenizer, monkeypatch):
+    """Slots for about ten rows: twenty requests take turns, and all are answered."""
+    per_row = 2 * 3 * 2 * 8 * 4 * (len(PROMPT) + WARM.max_tokens)
+    monkeypatch.setattr("lapha.engines.transformers_engine.engine._CPU_BYTES", 10 * per_row)
+    engine = TransformersEngine(model, tokenizer)
+
+    async def together():
+        return await asyncio.gather(*(engine.sample(request(seed=seed)) for seed in range(20)))
+
+    results = run(together())
+    expected = run(TransformersEngine(model, tokenizer, kv_budget_bytes=0).sample(request(seed=19)))
+    assert tokens_of(results[19]) == tokens_of(expected)
+    assert engine.stats.rows / engine.stats.steps <= 10
+
+
 def test_cancelled_requests_leave_the_others_alone(engine):
     expected = tokens_of(run(engine.sample(request(seed=5, params=PLAIN))))
 

@@ -6,7 +6,7 @@ import time
 
 import torch
 
-from lapha.engines.transformers_engine.jobs import Job, Row, rows_of
+from lapha.engines.transformers_engine.jobs import Job, Room, Row, rows_of
 from lapha.engines.transformers_engine.model import CausalDecoder
 from lapha.engines.transformers_engine.prefill import Prefiller
 from lapha.engines.transformers_engine.segments import Segment, SegmentStore
@@ -53,10 +53,15 @@ class SlotBatcher(Worker):
 
     def _admit(self) -> bool:
         """Start what fits of the waiting jobs, then close the holes that retired rows left."""
-        holes = self.live.count(None)
-        busy = holes < len(self.live)
-        free = self.limits.rows - len(self.live) + holes
-        self._starting = jobs = self.inbox.take(free, self.limits.prefill_tokens, busy)
+        rows = [row for row in self.live if row is not None]
+        room = Room(
+            rows=self.limits.rows - len(rows),
+            tokens=self.limits.prefill_tokens,
+            used=len(rows),
+            longest=max((row.job.longest for row in rows), default=0),
+            slots=self.limits.slot_bytes // self.buffer.shape.bytes_per_token,
+        )
+        self._starting = jobs = self.inbox.take(room)
         if jobs:
             began = time.perf_counter()
             self._start(jobs)

@@ -22,6 +22,7 @@ from lapha.latent import ValueHead
 from lapha.types import Environment, Evaluation, Sample, SampleRequest, State
 
 _ENVIRONMENT_TOKENS = 4096  # prompt and steps together, as in the reference; less where the model holds less
+_CPU_BYTES = 2 << 30
 
 
 class TransformersEngine:
@@ -45,7 +46,8 @@ class TransformersEngine:
         max_prefill_tokens: context tokens that enter the batch between two steps, about, ≥ 1.
         autocast: dtype to compute in while the weights stay in theirs, as in mixed-precision training; None for no autocast.
         kv_budget_bytes: memory for the keys and values of states that are not being decoded; what does not fit is
-            computed again when needed, least recently used first. 0 keeps none.
+            computed again when needed, least recently used first. 0 keeps none; None takes a quarter of a GPU's free
+            memory, or 2 GiB on the CPU. The running batch takes up to as much again.
 
     Raises:
         ValueError: an argument outside its range, or a model that is not a causal LM.
@@ -65,11 +67,11 @@ class TransformersEngine:
         max_batch: int = 256,
         max_prefill_tokens: int = 8192,
         autocast: torch.dtype | None = None,
-        kv_budget_bytes: int = 2 << 30,
+        kv_budget_bytes: int | None = None,
     ) -> None:
         check(max_batch >= 1, "max_batch", "an integer >= 1", max_batch)
         check(max_prefill_tokens >= 1, "max_prefill_tokens", "an integer >= 1", max_prefill_tokens)
-        check(kv_budget_bytes >= 0, "kv_budget_bytes", "a number of bytes >= 0", kv_budget_bytes)
+        check(kv_budget_bytes is None or kv_budget_bytes >= 0, "kv_budget_bytes", "bytes >= 0", kv_budget_bytes)
         self.model, self.tokenizer = model, tokenizer
         self._decoder = CausalDecoder(model, autocast)
         self.hidden_size = self._decoder.hidden_size
@@ -81,8 +83,9 @@ class TransformersEngine:
         self.stop_token_ids = frozenset(_stop_ids(model, tokenizer) if stop_token_ids is None else stop_token_ids)
         check(bool(self.stop_token_ids), "stop_token_ids", "at least one, as model and tokenizer name none", "none")
         self._environment = environment
-        self._store = SegmentStore(kv_budget_bytes)
-        limits = BatchLimits(rows=max_batch, prefill_tokens=max_prefill_tokens)
+        share = _memory_share(self._decoder.device)
+        self._store = SegmentStore(share if kv_budget_bytes is None else kv_budget_bytes)
+        limits = BatchLimits(rows=max_batch, prefill_tokens=max_prefill_tokens, slot_bytes=share)
         batcher: type[Worker] = PlainBatcher if self._decoder.kv_shape is None else SlotBatcher
         self._batcher = batcher(self._decoder, self._store, self.stop_token_ids, self._decode, limits)
 
@@ -217,6 +220,13 @@ class TransformersEngine:
 
     def _decode(self, token_ids: list[list[int]]) -> list[str]:
         return self.tokenizer.batch_decode(token_ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+
+
+def _memory_share(device: torch.device) -> int:
+    """Bytes for keys and values, twice: of the running batch, and of states at rest."""
+    if device.type != "cuda":
+        return _CPU_BYTES
+    return torch.cuda.mem_get_info(device)[0] // 4
 
 
 def _stop_ids(model: Any, tokenizer: Any) -> set[int]:

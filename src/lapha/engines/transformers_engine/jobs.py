@@ -56,6 +56,21 @@ class Job:
         return len(self.state.token_ids) + len(self.bridge_ids)
 
     @property
+    def rows(self) -> int:
+        """Rows that it takes."""
+        return max(self.n, 1)
+
+    @property
+    def longest(self) -> int:
+        """Length that its rows may reach."""
+        return self.context_length + self.max_tokens
+
+    @property
+    def fresh_tokens(self) -> int:
+        """Context tokens to prefill, about: a context with a handle is mostly kept already."""
+        return len(self.bridge_ids) if isinstance(self.state.handle, Segment) else self.context_length
+
+    @property
     def abandoned(self) -> bool:
         """Nobody waits for the result any more."""
         return self.future.done()
@@ -143,6 +158,39 @@ def deliver(loop: asyncio.AbstractEventLoop, results: list[tuple[Job, Any]]) -> 
             return
 
 
+@dataclass(slots=True)
+class Room:
+    """What there is place for beside the rows that are being decoded.
+
+    Attributes:
+        rows: free rows.
+        tokens: context tokens that may be prefilled now.
+        used: rows in use.
+        longest: length that the longest row in use may reach.
+        slots: most tokens of all rows, each counted at the longest one's length, as they lie in memory.
+    """
+
+    rows: int
+    tokens: int
+    used: int
+    longest: int
+    slots: int
+
+    def fits(self, job: Job) -> bool:
+        """Whether `job` can start now."""
+        longest = max(self.longest, job.longest)
+        return (
+            job.rows <= self.rows and job.fresh_tokens <= self.tokens and (self.used + job.rows) * longest <= self.slots
+        )
+
+    def enter(self, job: Job) -> None:
+        """Count `job` in."""
+        self.rows -= job.rows
+        self.tokens -= job.fresh_tokens
+        self.used += job.rows
+        self.longest = max(self.longest, job.longest)
+
+
 class Inbox:
     """Jobs that wait for the worker; first come, first served."""
 
@@ -151,26 +199,18 @@ class Inbox:
         self.waiting: deque[Job] = deque()
         self.running = False
 
-    def take(self, rows: int, tokens: int, busy: bool) -> list[Job]:
-        """Jobs to start now: as many as fit into `rows` free rows and about `tokens` tokens of prefill.
-
-        An idle worker always gets one, however large it is.
-        """
+    def take(self, room: Room) -> list[Job]:
+        """Jobs to start now: those that fit into `room`; an idle worker gets one however large it is."""
         jobs: list[Job] = []
         with self.lock:
             while self.waiting:
                 job = self.waiting[0]
-                if job.abandoned:
-                    self.waiting.popleft()
-                    continue
-                need = max(job.n, 1)
-                if (jobs or busy) and (need > rows or job.context_length > tokens):
-                    break
-                jobs.append(self.waiting.popleft())
-                rows -= need
-                # a context with a handle is mostly in the cache already, and counts as its bridge
-                cached = isinstance(job.state.handle, Segment)
-                tokens -= len(job.bridge_ids) if cached else job.context_length
+                if not job.abandoned:
+                    if not room.fits(job) and (jobs or room.used):
+                        break
+                    jobs.append(job)
+                    room.enter(job)
+                self.waiting.popleft()
         return jobs
 
 

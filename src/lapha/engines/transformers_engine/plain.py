@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from lapha.engines.transformers_engine.jobs import Job, Row, rows_of
+from lapha.engines.transformers_engine.jobs import Job, Room, Row, rows_of
 from lapha.engines.transformers_engine.segments import Segment
 from lapha.engines.transformers_engine.worker import Worker
 
@@ -31,7 +31,8 @@ class PlainBatcher(Worker):
         return self._jobs
 
     def _advance(self) -> bool:
-        self._jobs = self.inbox.take(self.limits.rows, self.limits.prefill_tokens, busy=False)
+        unlimited = 1 << 60
+        self._jobs = self.inbox.take(Room(self.limits.rows, self.limits.prefill_tokens, 0, 0, unlimited))
         by_length: dict[int, list[Job]] = {}
         for job in self._jobs:
             by_length.setdefault(job.context_length, []).append(job)

@@ -12,6 +12,8 @@ from lapha.engines.transformers_engine.model import CausalDecoder
 from lapha.engines.transformers_engine.segments import Segment, SegmentStore
 from lapha.engines.transformers_engine.slots import SlotBuffer, SlotCache
 
+_CHUNK_TOKENS = 8192  # most tokens, padding included, of one forward pass
+
 
 @dataclass(eq=False, slots=True)
 class Plan:
@@ -96,28 +98,35 @@ class Prefiller:
             self.buffer.set_ids(plan.row, plan.job.state.token_ids + plan.job.bridge_ids)
 
     def _forward(self, plans: list[Plan]) -> None:
-        """One padded pass over plans in consecutive rows; extends each plan's `loaded` to its whole context."""
+        """Padded passes over plans in consecutive rows; extends each plan's `loaded` to its whole context."""
         steps = len(plans[-1].new_ids)
         if steps == 0:
             return
-        device = self.buffer.kv.device
+        # long contexts go in pieces: the mask of one pass is (B, 1, T, visible)
+        chunk = max(1, min(steps, _CHUNK_TOKENS // len(plans)))
+        parts = [self._pass(plans, first, min(first + chunk, steps)) for first in range(0, steps, chunk)]
+        for plan, hidden in zip(plans, parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)):
+            self._keep(plan, hidden)
+
+    def _pass(self, plans: list[Plan], first: int, last: int) -> torch.Tensor:
+        """Hidden states (B, last − first, H) of new tokens [first, last) of each plan."""
+        buffer = self.buffer
+        device = buffer.kv.device
         rows = (plans[0].row, plans[-1].row + 1)
-        counts = [len(plan.new_ids) for plan in plans]
-        ids = torch.tensor([plan.new_ids + (0,) * (steps - n) for plan, n in zip(plans, counts)], device=device)
-        start = torch.tensor([plan.cached for plan in plans], device=device)
-        count = torch.tensor(counts, device=device).unsqueeze(1)
-        step = torch.arange(steps, device=device)
+        new = [plan.new_ids[first:last] for plan in plans]
+        ids = torch.tensor([part + (0,) * (last - first - len(part)) for part in new], device=device)
+        start = torch.tensor([plan.cached + first for plan in plans], device=device)
+        count = torch.tensor([len(part) for part in new], device=device).unsqueeze(1)
+        step = torch.arange(last - first, device=device)
         position = start.unsqueeze(1) + step
         row = torch.arange(rows[0], rows[1], device=device).unsqueeze(1)
         # padding goes to the spare last row, where nobody looks
-        where = torch.where(step < count, row * self.buffer.length + position, self.buffer.rows * self.buffer.length)
-        visible = max(plan.job.context_length for plan in plans)
-        hidden_keys = torch.arange(visible, device=device) > position.unsqueeze(-1)
-        bias = torch.zeros(hidden_keys.shape, dtype=self.buffer.bias.dtype, device=device)
-        bias = bias.masked_fill_(hidden_keys, self.buffer.hidden).unsqueeze(1)
-        states = self.model.slot_forward(self.cache, rows, ids, start, bias, where, visible)
-        for plan, hidden in zip(plans, states):
-            self._keep(plan, hidden)
+        where = torch.where(step < count, row * buffer.length + position, buffer.rows * buffer.length)
+        visible = max(min(plan.cached + last, plan.job.context_length) for plan in plans)
+        beyond = torch.arange(visible, device=device) > position.unsqueeze(-1)
+        bias = torch.zeros(beyond.shape, dtype=buffer.bias.dtype, device=device)
+        bias = bias.masked_fill_(beyond, buffer.hidden).unsqueeze(1)
+        return self.model.slot_forward(self.cache, rows, ids, start, bias, where, visible)
 
     def _keep(self, plan: Plan, hidden: torch.Tensor) -> None:
         """Cut a plan's fresh tokens into segments: new ones, and old ones that had lost their keys and values."""

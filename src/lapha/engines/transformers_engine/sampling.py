@@ -11,6 +11,8 @@ import torch
 from lapha._imports import require
 from lapha.types import SamplingParams
 
+_SORTED_WHOLE = 4096  # vocabularies up to this size are sorted whole for top-p
+_NUCLEUS_CANDIDATES = 1024
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
@@ -47,8 +49,9 @@ class TokenSampler:
     """Draws tokens by one set of parameters.
 
     The processors are those of `transformers.GenerationMixin.generate`, in its order: repetition penalty,
-    temperature, top-k, top-p. Top-k is taken first by `torch.topk`, and the rest of the work is done on the k
-    candidates: sorting a whole vocabulary costs more than a decoding step of a small model.
+    temperature, top-k, top-p. Top-k is taken by `torch.topk`, and the rest of the work is done on the k candidates:
+    sorting a whole vocabulary costs more than a decoding step of a small model. For the same reason top-p alone looks at
+    the likeliest tokens of a large vocabulary first, and sorts it whole only where they do not hold the nucleus.
 
     Args:
         params: sampling parameters.
@@ -86,16 +89,39 @@ class TokenSampler:
             return logits.argmax(dim=-1)
         if self.params.temperature != 1:
             logits = self._temperature(None, logits)
-        candidates = None
-        if 0 < self.params.top_k < logits.shape[-1]:
-            # in order of token id, so that a near tie between two candidates cannot change which one u picks
-            candidates = logits.topk(self.params.top_k, dim=-1, sorted=False).indices.sort(dim=-1).values
-            logits = logits.gather(-1, candidates)
-        if self._top_p is not None:
-            logits = self._top_p(None, logits)
-        cumulative = torch.softmax(logits, dim=-1).cumsum(dim=-1, dtype=torch.float64)
+        scores, candidates = self._candidates(logits)
+        cumulative = torch.softmax(scores, dim=-1).cumsum(dim=-1, dtype=torch.float64)
         drawn = torch.searchsorted(cumulative, (uniform * cumulative[:, -1]).unsqueeze(-1), right=True)
         return drawn.squeeze(-1) if candidates is None else candidates.gather(-1, drawn).squeeze(-1)
+
+    def _candidates(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Scores (B, K) of the tokens that may be drawn, and their ids (B, K); None for the whole vocabulary.
+
+        They come in order of token id, so that a near tie between two of them cannot change which one u picks.
+        """
+        top_k, vocabulary = self.params.top_k, logits.shape[-1]
+        if 0 < top_k < vocabulary:
+            ids = logits.topk(top_k, dim=-1, sorted=False).indices.sort(dim=-1).values
+            scores = logits.gather(-1, ids)
+            return (scores if self._top_p is None else self._top_p(None, scores)), ids
+        if self._top_p is None:
+            return logits, None
+        if vocabulary > _SORTED_WHOLE:
+            nucleus = self._nucleus(logits)
+            if nucleus is not None:
+                return nucleus
+        return self._top_p(None, logits), None
+
+    def _nucleus(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """The nucleus, if the most likely tokens hold it: what transformers finds by sorting the whole vocabulary."""
+        top = logits.topk(_NUCLEUS_CANDIDATES, dim=-1)
+        share = (top.values - logits.logsumexp(dim=-1, keepdim=True)).exp()
+        before = share.cumsum(dim=-1) - share
+        if not bool((before[:, -1] >= self.params.top_p).all()):
+            return None
+        scores = top.values.masked_fill(before >= self.params.top_p, float("-inf"))
+        order = top.indices.argsort(dim=-1)
+        return scores.gather(-1, order), top.indices.gather(-1, order)
 
 
 @lru_cache(maxsize=64)

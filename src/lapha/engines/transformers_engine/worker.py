@@ -47,11 +47,13 @@ class BatchLimits:
     Attributes:
         rows: continuations decoded together (a request for more than that runs alone).
         prefill_tokens: context tokens that are started between two steps, about.
+        slot_bytes: memory of the running batch's keys and values, about.
         linger_s: how long an idle worker waits for company after the first request.
     """
 
     rows: int = 256
     prefill_tokens: int = 8192
+    slot_bytes: int = 2 << 30
     linger_s: float = 0.0005
 
 
