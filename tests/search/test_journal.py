@@ -142,6 +142,16 @@ def test_trees_that_failed_are_not_kept(tmp_path):
     assert again[1].error is None
 
 
+def test_trees_that_a_budget_of_the_run_cut_short_are_not_kept(tmp_path):
+    _, first = run(tmp_path / "journal", concurrency=2, max_tokens=200)
+    assert {r.stop_reason for r in first} >= {"run_max_tokens"}
+    whole = [r for r in first if r.stop_reason == "simulations"]
+    search, second = run(tmp_path / "journal")
+    assert search.meter.resumed == len(whole)
+    assert {r.stop_reason for r in second} == {"simulations"}
+    assert [fingerprint(r) for r in second] == [fingerprint(r) for r in run(None)[1]]
+
+
 def test_closing_early_keeps_what_was_yielded(tmp_path):
     async def main():
         results = Search(ScriptedEngine(), config=CONFIG).arun(QUESTIONS, concurrency=2, journal=tmp_path / "journal")

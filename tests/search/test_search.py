@@ -253,6 +253,39 @@ def test_a_request_asks_for_no_more_tokens_than_the_context_has_room_for():
     assert any(request.params.max_tokens < 45 for request in asked)
 
 
+def test_a_stream_of_questions_is_answered_as_it_comes():
+    """The next question comes only after the first is answered: the search must not wait for it."""
+
+    async def main():
+        answered = asyncio.Event()
+
+        async def stream():
+            yield "first?"
+            await asyncio.wait_for(answered.wait(), 20)
+            yield "second?"
+
+        seen = []
+        async for result in Search(ScriptedEngine(), config=SMALL).arun(stream(), concurrency=8):
+            seen.append(result.question)
+            answered.set()
+        return seen
+
+    assert asyncio.run(main()) == ["first?", "second?"]
+
+
+def test_the_deadline_of_a_run_ends_the_wait_for_questions():
+    async def main():
+        async def stream():
+            yield "first?"
+            await asyncio.sleep(60)
+
+        return [r.question async for r in Search(ScriptedEngine(), config=SMALL).arun(stream(), deadline_s=1.0)]
+
+    began = time.monotonic()
+    assert asyncio.run(main()) == ["first?"]
+    assert time.monotonic() - began < 20
+
+
 # --- what goes wrong -----------------------------------------------------------------------------------------
 
 
@@ -270,6 +303,14 @@ def test_an_engine_error_ends_the_run_by_default():
     with pytest.raises(Broken, match=r"no luck with question .*, node 3, expansion 1"):
         search_all(QUESTIONS, engine)
     assert not engine.environment.open
+
+
+def test_an_engines_own_time_out_is_no_deadline():
+    engine = ScriptedEngine(
+        fail=lambda request: TimeoutError("too slow") if "node 0, expansion 2" in request.name else None
+    )
+    with pytest.raises(TimeoutError, match="too slow"):
+        search_all(["q?"], engine, dataclasses.replace(SMALL, deadline_s=100.0))
 
 
 def test_an_engine_error_can_be_recorded(caplog):

@@ -71,13 +71,14 @@ class TreeSearch:
         Raises:
             ValueError: the environment cannot ask the question, or a seam returned what it must not.
         """
+        deadline = asyncio.timeout(self._seconds_left())
         try:
-            async with asyncio.timeout(self._seconds_left()):
+            async with deadline:
                 await self._start()
                 self.stop_reason = await self._grow()
         except TimeoutError:
-            # a deadline inside the loop: what has been taken into the tree stays; before the root there is nothing
-            if not len(self.latents):
+            # at the deadline, what has been taken into the tree stays; an engine's own time-out is an error
+            if not (deadline.expired() and len(self.latents)):
                 raise
             self.stop_reason = self.services.meter.spent() or "deadline"
         finally:

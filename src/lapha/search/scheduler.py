@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 import time
@@ -25,6 +26,9 @@ from lapha.types import Environment, Evaluation, Evaluator, Policy
 
 if TYPE_CHECKING:
     from lapha.geometry import PolarPoints
+
+# these ended before their time: a resumed run searches them again
+NOT_KEPT = ("error", "run_deadline", "run_max_tokens")
 
 logger = logging.getLogger(__name__)
 
@@ -145,7 +149,8 @@ class Search:
                 have not begun are left out.
             deadline_s: seconds for the whole run, with the same consequence.
             on_error: ``"raise"`` ends the run with the first tree that fails; ``"record"`` logs it and yields a result
-                whose `stop_reason` is ``"error"``; such results are not put into the journal.
+                whose `stop_reason` is ``"error"``. Trees that failed, or that a budget of the run cut short, are not
+                kept in the journal.
 
         Raises:
             ValueError: a bad argument, or a journal of other settings.
@@ -156,24 +161,31 @@ class Search:
             check(limit is None or limit > 0, name, "a number > 0", limit)
         self.meter = RunMeter(max_tokens=max_tokens, deadline=deadline_s and time.monotonic() + deadline_s)
         book = Journal.open(journal, self.config) if journal is not None else None
-        flight = _Flight(self)
+        flight, source = _Flight(self), _keyed(questions)
+        asking: asyncio.Future[tuple[int, str, str] | None] | None = None
+        more = True
         try:
-            async for index, question, key in _keyed(questions):
-                if book is not None and key in book:
-                    self.meter.resumed += 1
-                    yield book.read(key, index)
-                    continue
-                while len(flight) >= concurrency:
-                    for result in await flight.landed(book, on_error):
-                        yield result
-                if self.meter.spent():
+            while True:
+                more = more and self.meter.spent() is None
+                if more and asking is None and len(flight) < concurrency:
+                    asking = asyncio.ensure_future(anext(source, None))
+                    asking.add_done_callback(flight.ring)
+                if not len(flight) and not (more and asking is not None):
                     break
-                flight.take_off(index, question, key)
-            while len(flight):
-                for result in await flight.landed(book, on_error):
+                await flight.news()  # a question or a finished tree, whichever comes first
+                if asking is not None and asking.done():
+                    item, asking = asking.result(), None
+                    if item is None:
+                        more = False
+                    elif book is not None and item[2] in book:
+                        self.meter.resumed += 1
+                        yield book.read(item[2], item[0])
+                    else:
+                        flight.take_off(*item)
+                for result in flight.landed(book, on_error):
                     yield result
         finally:
-            await flight.cancel()
+            await flight.cancel(asking)
             self.meter.finish()
             if book is not None:
                 book.close()
@@ -197,7 +209,8 @@ class _Flight:
             meter=search.meter,
         )
         self._trees: dict[asyncio.Task[None], tuple[int, float, TreeSearch]] = {}
-        self._landed: asyncio.Queue[asyncio.Task[None]] = asyncio.Queue()
+        self._ended: list[asyncio.Task[None]] = []
+        self._bell = asyncio.Event()
 
     def __len__(self) -> int:
         return len(self._trees)
@@ -206,20 +219,30 @@ class _Flight:
         growing = TreeSearch(question, key, self._services, self._search.config)
         task = asyncio.create_task(growing.run(), name=f"search {key}")
         self._trees[task] = (index, time.monotonic(), growing)
-        task.add_done_callback(self._landed.put_nowait)
+        task.add_done_callback(self._ended.append)
+        task.add_done_callback(self.ring)
 
-    async def landed(self, book: Journal | None, on_error: str) -> list[SearchResult]:
-        """Wait for at least one tree to end; all that have ended, in the journal before anyone sees them."""
-        tasks = [await self._landed.get()]
-        while not self._landed.empty():
-            tasks.append(self._landed.get_nowait())
+    def ring(self, _: Any) -> None:
+        """Something has happened that the scheduler waits for."""
+        self._bell.set()
+
+    async def news(self) -> None:
+        """Wait until something has happened, or the run's deadline has come."""
+        deadline = self._services.meter.deadline
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._bell.wait(), deadline and max(deadline - time.monotonic(), 0.0))
+        self._bell.clear()
+
+    def landed(self, book: Journal | None, on_error: str) -> list[SearchResult]:
+        """The trees that have ended since the last call; they are in the journal before anyone sees them."""
         results = []
-        for task in tasks:
+        while self._ended:
+            task = self._ended.pop(0)
             error = task.exception()
             if error is not None and on_error == "raise":
                 raise error
             result = self._finish(task, error)
-            if book is not None and error is None:
+            if book is not None and result.stop_reason not in NOT_KEPT:
                 book.append(result)
             results.append(result)
         return results
@@ -250,11 +273,12 @@ class _Flight:
             stats=dict(growing.counts),
         )
 
-    async def cancel(self) -> None:
+    async def cancel(self, asking: asyncio.Future[Any] | None) -> None:
         """End all trees in flight and wait until they have let go of what they held."""
-        for task in self._trees:
+        tasks: list[asyncio.Future[Any]] = [*self._trees, *([] if asking is None else [asking])]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._trees, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         self._trees.clear()
 
 
