@@ -160,13 +160,14 @@ async def test_a_terminal_step_holds_no_session(tokenizer):
 async def test_a_cancelled_step_holds_no_session(tokenizer):
     with MontySandbox(LIMITS, concurrency=1) as sandbox:
         environment = ChatEnvironment(tokenizer, sandbox=sandbox)
-        growing = asyncio.create_task(Node(environment).grow(python("x = 'a' * 10_000\nfor i in range(10**6): pass")))
+        growing = asyncio.create_task(Node(environment).grow(python("x = 'a' * 10_000\nwhile True: pass")))
         await asyncio.sleep(0.05)
         growing.cancel()
         with pytest.raises(asyncio.CancelledError):
             await growing
-        await asyncio.sleep(0.5)
+        await sandbox.open().run("1")  # comes after it, with one worker
         gc.collect()
+        assert sandbox.describe()["counters"] == {"timeout": 1, "ok": 1}
         assert sandbox.describe()["state_bytes"] == 0
 
 

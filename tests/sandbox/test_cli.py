@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 from typer.testing import CliRunner
 
-from lapha.cli.sandbox import TOKEN_VARIABLE, app
+from lapha.cli.sandbox import app
+from lapha.sandbox.factory import TOKEN_VARIABLE
 
 
 def run(*arguments, **environment):

@@ -244,5 +244,12 @@ def test_client_options_are_checked(options):
         RemoteSandbox(**options)
 
 
+async def test_the_factory_reads_the_token_from_the_environment(server, monkeypatch):
+    monkeypatch.setenv("LAPHA_SANDBOX_TOKEN", TOKEN)
+    assert (await create_sandbox(server[0]).open().run("1")).value == "1"
+    with pytest.raises(SandboxError, match="answered 401"):
+        await create_sandbox(server[0], token="another token").open().run("1")
+
+
 def test_the_factory_makes_clients():
     assert create_sandbox("http://127.0.0.1:9", token="x" * 16).urls == ["http://127.0.0.1:9"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -51,8 +52,8 @@ class Canaries:
                 except OSError:
                     return
                 self.reached += 1
-                connection.sendall(_ANSWER)
-                connection.close()
+                with connection, contextlib.suppress(OSError):  # it may hang up first
+                    connection.sendall(_ANSWER)
 
         threading.Thread(target=serve, daemon=True).start()
         return listener

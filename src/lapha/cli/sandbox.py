@@ -9,8 +9,6 @@ import typer
 
 app = typer.Typer(help="Sandboxes for model-written code.", no_args_is_help=True)
 
-TOKEN_VARIABLE = "LAPHA_SANDBOX_TOKEN"
-
 
 @app.command()
 def serve(
@@ -26,7 +24,7 @@ def serve(
     expire_seconds: Annotated[float, typer.Option(help="unused states are closed after this time")] = 900.0,
 ) -> None:
     """Serve sandbox sessions over HTTP. The token is read from the environment: LAPHA_SANDBOX_TOKEN."""
-    from lapha.sandbox.factory import BACKENDS, create_sandbox
+    from lapha.sandbox.factory import BACKENDS, TOKEN_VARIABLE, create_sandbox
     from lapha.sandbox.protocol import Limits
     from lapha.sandbox.server import ServerConfig, check_host
     from lapha.sandbox.server import serve as run_server

@@ -26,8 +26,14 @@ PROGRAMS = [
     reads("read by going up", "data = open('../' * 30 + '@SECRET_FILE@'[1:]).read()"),
     reads("read by linecache", "import linecache\ndata = linecache.getlines('@SECRET_FILE@')"),
     reads("read by fileinput", "import fileinput\ndata = list(fileinput.input('@SECRET_FILE@'))"),
-    reads("read by mmap", "import mmap\ndata = mmap.mmap(open('@SECRET_FILE@').fileno(), 0, access=1)[:].decode()"),
-    reads("read by a hard link", "import os\nos.link('@SECRET_FILE@', '@SECRET_FILE@.2')\ndata = open('@SECRET_FILE@.2').read()"),
+    reads(
+        "read by mmap",
+        "import mmap\nf = open('@SECRET_FILE@')\nwith mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) as m: data = m[:].decode()",
+    ),
+    reads(
+        "read by a hard link",
+        "import os\nos.link('@SECRET_FILE@', '@SECRET_FILE@.2')\ndata = open('@SECRET_FILE@.2').read()",
+    ),
     reads("read by copying", "import shutil\nshutil.copyfile('@SECRET_FILE@', 'copy')\ndata = open('copy').read()"),
     reads(
         "read by libc",
@@ -44,7 +50,7 @@ PROGRAMS = [
     reads("read the environment from /proc", "data = open('/proc/self/environ').read()"),
     reads("read through another process's root", "data = open('/proc/@VICTIM@/root@SECRET_FILE@').read()"),
     reads("read through its own root", "data = open('/proc/self/root@SECRET_FILE@').read()"),
-    reads("read through /proc/1", "data = open('/proc/1/root@SECRET_FILE@').read()"),
+    reads("read through /proc/1", "data = open('/proc/1/root@SECRET_FILE@').read()", control=False),
     reads(
         "search the whole file system",
         "import os\nfor folder, _, names in os.walk('@SECRET_PARENT@'):\n for name in names:\n"
@@ -62,7 +68,9 @@ PROGRAMS = [
     ),
     Program("read /etc/passwd", "print('ESCAPED' if open('/etc/passwd').read() else 'no')", control=True),
     Program("read /etc/hosts", "print('ESCAPED' if open('/etc/hosts').read() else 'no')", control=True),
-    Program("list /home and /root", "import os\nprint('ESCAPED' if os.listdir('/home') is not None else '')", control=True),
+    Program(
+        "list /home and /root", "import os\nprint('ESCAPED' if os.listdir('/home') is not None else '')", control=True
+    ),
     Program("list processes", "import os\nos.listdir('/proc')\nprint('ESCAPED')", control=True),
     Program("read its memory map", "open('/proc/self/maps').read()\nprint('ESCAPED')", control=True),
     Program("write its own memory", "open('/proc/self/mem', 'r+b')\nprint('ESCAPED')", control=True),
@@ -101,7 +109,9 @@ PROGRAMS = [
     writes("change the jail's own program", "open('/lapha/guest.py', 'a').write('')", control=False),
     writes("make a folder outside", "import os\nos.mkdir('@OUTSIDE@/folder')"),
     writes("rename outside", "import os\nopen('@OUTSIDE@/a', 'w')\nos.rename('@OUTSIDE@/a', '@OUTSIDE@/b')"),
-    writes("write through a symlink", "import os\nos.symlink('@OUTSIDE@', 'out')\nopen('out/escaped2', 'w').write('x')"),
+    writes(
+        "write through a symlink", "import os\nos.symlink('@OUTSIDE@', 'out')\nopen('out/escaped2', 'w').write('x')"
+    ),
     writes("delete the standard library", "import json, os\nos.unlink(json.__file__)", control=False),
     writes("truncate the standard library", "import json, os\nos.truncate(json.__file__, 0)", control=False),
     writes(
@@ -122,12 +132,21 @@ PROGRAMS = [
     writes("many files, more bytes than the quota", "for i in range(40): open(f'f{i}', 'wb').write(bytes(1 << 17))"),
     writes("a sparse file", "f = open('sparse', 'wb')\nf.seek(1 << 40)\nf.write(b'x')\nf.close()"),
     Program("very many files", "for i in range(3000): open(f'f{i}', 'w').close()", FILES),
+    Program("files for ever", "n = 0\nwhile True: open(f'f{n}', 'w').close(); n += 1", frozenset({"files"})),
+    Program("folders for ever", "import os\nn = 0\nwhile True: os.mkdir(f'f{n}'); n += 1", frozenset({"files"})),
+    Program(
+        "deep folders for ever", "import os\nwhile True: os.mkdir('d'); os.chdir('d')", frozenset({"files", "cpu"})
+    ),
     Program("very deep folders", "import os\nfor i in range(600): os.mkdir('d'); os.chdir('d')", FILES),
     Program("folders that cannot be entered", "import os\nos.makedirs('a/b')\nos.open('a/c', os.O_CREAT, 0)", FILES),
     Program("names that are no text", "import os\nopen(b'\\xff\\xfe\\n', 'w').close()", FILES),
     Program("delete its own folder", "import os\nos.rmdir(os.getcwd())", FILES),
     Program("a file that stays open", "f = open('open', 'w')\nf.write('x' * 99)\nf.flush()", FILES),
-    Program("a deleted file that stays open", "f = open('gone', 'w+')\nimport os\nos.unlink('gone')\nf.write('x' * 9999)", FILES),
+    Program(
+        "a deleted file that stays open",
+        "f = open('gone', 'w+')\nimport os\nos.unlink('gone')\nf.write('x' * 9999)",
+        FILES,
+    ),
     Program(
         "a deleted file that stays mapped",
         "import ctypes, os\nf = os.open('gone', os.O_RDWR | os.O_CREAT)\nos.write(f, bytes(1 << 19))\n"
@@ -135,5 +154,7 @@ PROGRAMS = [
         "assert libc.mmap(None, 1 << 19, 1, 2, f, 0) not in (None, 2**64 - 1)\nos.unlink('gone')",
         FILES,
     ),
-    Program("links in a circle", "import os\nos.symlink('b', 'a')\nos.symlink('a', 'b')\nos.symlink('.', 'here')", FILES),
+    Program(
+        "links in a circle", "import os\nos.symlink('b', 'a')\nos.symlink('a', 'b')\nos.symlink('.', 'here')", FILES
+    ),
 ]

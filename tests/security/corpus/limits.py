@@ -89,7 +89,11 @@ PROGRAMS = [
     *(Program(name, code, MEMORY) for name, code in _BIG.items()),
     *(Program(name, code, ENDS | {"memory", "crashed", "cpu", "timeout"}) for name, code in _DEEP.items()),
     *(Program(name, code, OUTPUT) for name, code in _LOUD.items()),
-    Program("write to the file descriptors for ever", "import os\nwhile True:\n for fd in (1, 2): os.write(fd, b'a' * 999)", TIME),
+    Program(
+        "write to the file descriptors for ever",
+        "import os\nwhile True:\n for fd in (1, 2): os.write(fd, b'a' * 999)",
+        TIME,
+    ),
     Program("a giant value", "'a' * 10**7"),
     Program("a giant error", "raise ValueError('a' * 10**7)"),
     Program("an error with a giant traceback", "def f(n):\n if n: f(n - 1)\n raise ValueError('a' * 999)\nf(900)"),
@@ -99,5 +103,9 @@ PROGRAMS = [
     Program("terminal control sequences", "print('\\x1b[2J\\x1b]0;x\\x07\\x9b31m')"),
     Program("pipes for ever", "import os\nx = []\nwhile True: x.append(os.pipe())", ANY),
     Program("open files for ever", "x = []\nwhile True: x.append(open('/dev/null'))", ANY),
-    Program("full pipes", "import os\nfor _ in range(100):\n r, w = os.pipe()\n os.set_blocking(w, False)\n os.write(w, bytes(65536))", ANY),
+    Program(
+        "full pipes",
+        "import os\nfor _ in range(100):\n r, w = os.pipe()\n os.set_blocking(w, False)\n os.write(w, bytes(65536))",
+        ANY,
+    ),
 ]

@@ -19,11 +19,19 @@ PROGRAMS = [
     reaches("send by UDP", "import socket\nsocket.socket(2, 2).sendto(b'x', ('127.0.0.1', @PORT@))"),
     reaches("connect to a socket file", "import socket\nsocket.socket(socket.AF_UNIX).connect('@UNIX@')"),
     reaches("connect to an abstract socket", "import socket\nsocket.socket(socket.AF_UNIX).connect('\\0@ABSTRACT@')"),
-    reaches("fetch by urllib", "import urllib.request\nurllib.request.urlopen('http://127.0.0.1:@PORT@', timeout=2).read()"),
-    reaches("fetch by http.client", "import http.client\nc = http.client.HTTPConnection('127.0.0.1', @PORT@, timeout=2)\nc.request('GET', '/')"),
+    reaches(
+        "fetch by urllib", "import urllib.request\nurllib.request.urlopen('http://127.0.0.1:@PORT@', timeout=2).read()"
+    ),
+    reaches(
+        "fetch by http.client",
+        "import http.client\nc = http.client.HTTPConnection('127.0.0.1', @PORT@, timeout=2)\nc.request('GET', '/')",
+    ),
     reaches("serve by socketserver", "import socketserver\nsocketserver.TCPServer(('127.0.0.1', 0), None)"),
     reaches("serve by http.server", "import http.server\nhttp.server.HTTPServer(('127.0.0.1', 0), None)"),
-    reaches("connect by asyncio", "import asyncio\nasyncio.run(asyncio.wait_for(asyncio.open_connection('127.0.0.1', @PORT@), 2))"),
+    reaches(
+        "connect by asyncio",
+        "import asyncio\nasyncio.run(asyncio.wait_for(asyncio.open_connection('127.0.0.1', @PORT@), 2))",
+    ),
     reaches("look up a name", "import socket\nsocket.getaddrinfo('localhost', 80)"),
     reaches("mail", "import smtplib\nsmtplib.SMTP(timeout=0.5).connect('127.0.0.1', @PORT@)", control=False),
     reaches("log to syslog", "import logging.handlers\nlogging.handlers.SysLogHandler(('127.0.0.1', @PORT@))"),
@@ -44,8 +52,10 @@ PROGRAMS = [
     opens("a kernel crypto socket", 38, 5),
     opens("a virtual machine socket", 40, 1),
     opens("a bluetooth socket", 31, 3),
-    reaches("a socket by io_uring", "import ctypes\nassert ctypes.CDLL(None).syscall(425, 4, bytes(200)) >= 0", control=False),
+    reaches(
+        "a socket by io_uring",
+        "import ctypes\nassert ctypes.CDLL(None).syscall(425, 4, bytes(200)) >= 0",
+        control=False,
+    ),
 ]
-PROGRAMS = [
-    Program(p.name, p.code, p.ends | {"crashed"}, p.control) if "32-bit" in p.name else p for p in PROGRAMS
-]
+PROGRAMS = [Program(p.name, p.code, p.ends | {"crashed"}, p.control) if "32-bit" in p.name else p for p in PROGRAMS]

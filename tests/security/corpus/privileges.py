@@ -20,7 +20,9 @@ PROGRAMS = [
     system_call("become root", 105, "0"),
     system_call("become root for good", 117, "0", "0", "0"),
     system_call("join root's groups", 116, "1", "(ctypes.c_int * 1)(0)"),
-    system_call("take capabilities", 126, "(ctypes.c_uint32 * 2)(0x20080522, 0)", "(ctypes.c_uint32 * 6)(*[2**32 - 1] * 6)"),
+    system_call(
+        "take capabilities", 126, "(ctypes.c_uint32 * 2)(0x20080522, 0)", "(ctypes.c_uint32 * 6)(*[2**32 - 1] * 6)"
+    ),
     system_call("new user namespace", 272, "0x10000000"),
     system_call("new mount namespace", 272, "0x00020000"),
     system_call("new network namespace", 272, "0x40000000"),
@@ -33,7 +35,16 @@ PROGRAMS = [
     system_call("change the root", 161, "b'/runs'"),
     system_call("pivot the root", 155, "b'/runs'", "b'/runs'"),
     system_call("open by handle", 304, "-100", "bytes(128)", "0"),
-    system_call("name a handle", 303, "-100", "b'/'", "ctypes.create_string_buffer(bytes([120, 0, 0, 0]), 136)", "ctypes.byref(ctypes.c_int())", "0", control=True),
+    system_call(
+        "name a handle",
+        303,
+        "-100",
+        "b'/'",
+        "ctypes.create_string_buffer(bytes([120, 0, 0, 0]), 136)",
+        "ctypes.byref(ctypes.c_int())",
+        "0",
+        control=True,
+    ),
     system_call("load a kernel module", 175, "b''", "0", "b''"),
     system_call("load another kernel", 246, "0", "0", "0", "0"),
     system_call("reboot", 169, "0", "0", "0", "0"),
@@ -74,6 +85,14 @@ PROGRAMS = [
         ENDS,
         True,
     ),
-    Program("raise its limits by resource", "import resource\nresource.setrlimit(resource.RLIMIT_NOFILE, (300, 300))\nprint('ESCAPED')"),
-    Program("shared memory by multiprocessing", "from multiprocessing import shared_memory as s\nm = s.SharedMemory(create=True, size=99)\nm.unlink()\nprint('ESCAPED')", ENDS, True),
+    Program(
+        "raise its limits by resource",
+        "import resource\nresource.setrlimit(resource.RLIMIT_NOFILE, (300, 300))\nprint('ESCAPED')",
+    ),
+    Program(
+        "shared memory by multiprocessing",
+        "from multiprocessing import shared_memory as s\nm = s.SharedMemory(create=True, size=99)\nm.unlink()\nprint('ESCAPED')",
+        ENDS,
+        True,
+    ),
 ]

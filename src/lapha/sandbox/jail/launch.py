@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import json
 import os
+import resource
 import shutil
 import socket
 import subprocess
@@ -12,6 +13,8 @@ import sys
 import sysconfig
 from pathlib import Path
 from typing import Any
+
+from lapha.sandbox.jail.workspace import Slot
 
 GUEST_AT = "/lapha/guest.py"
 PACKAGES_AT = "/lapha/packages"
@@ -127,3 +130,36 @@ def start(arguments: list[str], channel: socket.socket, inside: socket.socket, c
     if process.stderr is not None:
         process.stderr.close()
     return process, descriptors[0]
+
+
+def open_slot(template: int, number: int) -> Slot:
+    """A slot of a running jail, by way of its template."""
+    path = f"{SLOTS_AT}/{number}"
+    return Slot(path, os.open(f"/proc/{template}/root{path}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+
+
+def limit_memory(template: int, memory_bytes: int, file_bytes: int) -> None:
+    """Limits that every process of the jail inherits, and none can change."""
+    with open(f"/proc/{template}/statm", "rb") as file:
+        own = int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    fixed = {
+        resource.RLIMIT_AS: own + memory_bytes,
+        resource.RLIMIT_FSIZE: file_bytes,
+        resource.RLIMIT_NOFILE: 256,
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_MEMLOCK: 0,
+    }
+    for kind, value in fixed.items():
+        resource.prlimit(template, kind, (value, value))
+
+
+def allow_files(count: int) -> None:
+    """Each live state costs an open file.
+
+    Raises:
+        JailFailed: this user may not have so many.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < count:
+        raise JailFailed(f"it needs {count} open files and may have {hard} (ulimit -Hn); keep fewer states live")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -24,6 +24,7 @@ FORK_SECONDS = 5.0
 MAX_REFUSED = 100
 """How often a process may try to start another before it is ended: each try costs the supervisor time."""
 
+_HUGE = 2 << 20
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 Message = dict[str, Any]
@@ -100,6 +101,18 @@ class Process:
             return 0
         return sum(int(line[1]) << 10 for line in lines)
 
+    def large_ranges(self) -> list[tuple[int, int]]:
+        """Start and size of its private memory, in whole huge pages."""
+        found = []
+        with open(f"/proc/{self.pid}/maps") as file:
+            for line in file:
+                span, rights, _, _, inode, *name = line.split()
+                start, end = (int(bound, 16) for bound in span.split("-"))
+                start, end = -(-start // _HUGE) * _HUGE, end // _HUGE * _HUGE
+                if inode == "0" and rights == "rw-p" and end > start and name != ["[stack]"]:
+                    found.append((start, end - start))
+        return found
+
     def open_files(self) -> set[str]:
         """Its open file descriptors, but for the three standard ones."""
         try:
@@ -134,7 +147,7 @@ class Processes:
         return len(self._by_pid)
 
     def first(self, seconds: float) -> Process | None:
-        """The template: the first process to ask, within `seconds`."""
+        """The template: the first process to ask, within `seconds`; None if there is none, or it may not be read."""
         deadline = time.monotonic() + seconds
         with selectors.DefaultSelector() as waiting:
             waiting.register(self._listener, selectors.EVENT_READ)
@@ -143,7 +156,7 @@ class Processes:
                     # at this moment bwrap and its reaper are the only others in there
                     parents = _parents()
                     self._outsiders = {pid for pid in parents if self._inside(pid, parents)} - {notification.pid}
-                    return self._adopt(notification)
+                    return None if self._read(notification) is None else self._adopt(notification)
         return None
 
     def on_notification(self) -> None:

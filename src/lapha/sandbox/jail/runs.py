@@ -12,6 +12,8 @@ from lapha.sandbox.jail.history import Cell
 from lapha.sandbox.jail.processes import Message, Process, Processes, Timers
 from lapha.sandbox.jail.workspace import Files, Slot, Slots
 
+_LOOK_SECONDS = 0.05
+
 
 @dataclass(frozen=True)
 class Bounds:
@@ -85,6 +87,7 @@ class Run:
         self._alarms = [
             self._timers.after(bounds.wall_seconds, lambda: self._stop("timeout")),
             self._timers.after(bounds.cpu_seconds, self._check_cpu),
+            self._timers.after(_LOOK_SECONDS, self._check_files),
         ]
         command = {"do": "run", "code": self._code, "directory": directory, "output_bytes": bounds.output_bytes}
         self._processes.command(process, command, self._on_message)
@@ -98,6 +101,15 @@ class Run:
             self._stop("cpu")
         else:
             self._alarms.append(self._timers.after(max(left, 0.01), self._check_cpu))
+
+    def _check_files(self) -> None:
+        """The size of its folder is bounded, the number of files is not."""
+        if self._process is None or self._process.dead or self._slot is None:
+            return
+        if self._slot.crowded:
+            self._stop("files")
+        else:
+            self._alarms.append(self._timers.after(_LOOK_SECONDS, self._check_files))
 
     def _stop(self, breach: str) -> None:
         self._breach = breach

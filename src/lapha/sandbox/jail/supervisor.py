@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import selectors
 import socket
 import struct
@@ -23,11 +22,12 @@ from lapha.sandbox.jail import launch, seccomp
 from lapha.sandbox.jail.history import Cell, Session
 from lapha.sandbox.jail.processes import Process, Processes, Timers
 from lapha.sandbox.jail.runs import Bounds, Result, Run, Then
-from lapha.sandbox.jail.workspace import Files, Slot, Slots
+from lapha.sandbox.jail.workspace import Files, Slots
 
 _HEAD = struct.Struct("=I")
 _RESTARTS = 5
 _MEASURE_AFTER = 0.2  # seconds
+_PARENT_SECONDS = 2.0
 
 
 class Supervisor:
@@ -67,7 +67,7 @@ class Supervisor:
         config = self._config
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         arguments = launch.command(config["packages"], config["slots"], config["file_bytes"], theirs.fileno())
-        guest = {name: config[name] for name in ("preload", "seed", "capacity", "int_digits")}
+        guest = {name: config[name] for name in ("preload", "warm", "seed", "capacity", "int_digits")}
         guest |= {"packages_at": launch.PACKAGES_AT, "filter": seccomp.program().hex()}
         with ours:
             self._bwrap, listener = launch.start(arguments, ours, theirs, guest, config["start_seconds"])
@@ -75,11 +75,14 @@ class Supervisor:
         self._processes = Processes(*args)
         template = self._processes.first(config["start_seconds"])
         if template is None:
-            raise launch.JailFailed("the template does not answer")
+            raise launch.JailFailed(
+                "the jail does not answer, or its memory may not be read (sysctl kernel.yama.ptrace_scope must be 0 or 1)"
+            )
         self._listener = listener
         self._selector.register(listener, selectors.EVENT_READ, self._processes.on_notification)
-        _limit_memory(template.pid, config["memory_bytes"], config["file_bytes"])
-        slots = [_slot(template.pid, number) for number in range(config["slots"])]
+        launch.limit_memory(template.pid, config["memory_bytes"], config["file_bytes"])
+        self._processes.command(template, {"do": "huge", "ranges": template.large_ranges()}, lambda _: None)
+        slots = [launch.open_slot(template.pid, number) for number in range(config["slots"])]
         self._slots = Slots(slots, self._post)
         self._root.process = template
         template.on_death = self._on_template_death
@@ -277,12 +280,19 @@ class Supervisor:
         """Serve until the connection ends."""
         self._selector.register(self._client, selectors.EVENT_READ, self._on_client)
         self._selector.register(self._bell, selectors.EVENT_READ, self._on_bell)
+        self._look_for_parent()
         try:
             while True:
                 for key, _ in self._selector.select(self._timers.run_due()):
                     key.data()
         except (EOFError, ConnectionError):
             return
+
+    def _look_for_parent(self) -> None:
+        """lapha may end while a fork of it still holds the connection."""
+        if os.getppid() != self._config["parent"]:
+            self._client.shutdown(socket.SHUT_RDWR)
+        self._timers.after(_PARENT_SECONDS, self._look_for_parent)
 
     def stop(self) -> None:
         """End the jail."""
@@ -291,43 +301,20 @@ class Supervisor:
             self._bwrap.wait()
 
 
-def _slot(template: int, number: int) -> Slot:
-    path = f"{launch.SLOTS_AT}/{number}"
-    return Slot(path, os.open(f"/proc/{template}/root{path}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
-
-
-def _limit_memory(template: int, memory_bytes: int, file_bytes: int) -> None:
-    """Limits that every process of the jail inherits, and none can change."""
-    with open(f"/proc/{template}/statm", "rb") as file:
-        own = int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-    fixed = {
-        resource.RLIMIT_AS: own + memory_bytes,
-        resource.RLIMIT_FSIZE: file_bytes,
-        resource.RLIMIT_NOFILE: 256,
-        resource.RLIMIT_CORE: 0,
-        resource.RLIMIT_MEMLOCK: 0,
-    }
-    for kind, value in fixed.items():
-        resource.prlimit(template, kind, (value, value))
-
-
 def main(descriptor: int) -> None:
     """Entry point of the supervisor's process."""
     client = socket.socket(fileno=descriptor)
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     with client.makefile("rb") as lines:
         config = json.loads(lines.readline())
     supervisor = Supervisor(client, config)
     try:
+        launch.allow_files(config["live"] + 4 * config["slots"] + 64)
         supervisor.start_jail()
         supervisor._reply({"ready": True, "supervisor": os.getpid()})
         supervisor.serve()
-    except launch.JailFailed as error:
-        supervisor._reply({"failed": str(error)})
-        sys.exit(1)
-    except FileNotFoundError as error:
-        supervisor._reply({"failed": str(error), "missing": error.args[0]})
+    except (launch.JailFailed, OSError) as error:
+        missing = error.args[0] if isinstance(error, FileNotFoundError) else None
+        supervisor._reply({"failed": str(error), "missing": missing})
         sys.exit(1)
     finally:
         supervisor.stop()

@@ -12,6 +12,7 @@ What lies in a slot is hostile: nothing here follows a link, recurses, or opens 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import secrets
 import stat
@@ -22,7 +23,13 @@ Files = dict[str, bytes | None]
 """Relative path → content, or None for a folder; parents come before what is in them."""
 
 MAX_ENTRIES = 500
+"""Most files and folders that a session may keep."""
+
+MAX_INODES = 4096
+"""Most that a run may make on its way; beyond, it is stopped: they cost kernel memory that no other limit counts."""
+
 _MAX_DEPTH = 20
+_BATCH = 1000
 _OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
@@ -45,6 +52,11 @@ class Slot:
     def _used(self) -> tuple[int, int]:
         usage = os.fstatvfs(self.folder)
         return usage.f_blocks - usage.f_bfree, usage.f_files - usage.f_ffree
+
+    @property
+    def crowded(self) -> bool:
+        """Whether a run has made more files than it may."""
+        return self._used()[1] - self._empty[1] > MAX_INODES
 
     @property
     def empty(self) -> bool:
@@ -82,7 +94,7 @@ class Slot:
             for folder, prefix, depth in folders:
                 descriptor = os.open(folder, _OPEN_FOLDER, dir_fd=self.folder)
                 try:
-                    for name in os.listdir(descriptor):
+                    for name in _names(descriptor, MAX_ENTRIES + 1):
                         entries += 1
                         mode = os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_mode
                         if entries > MAX_ENTRIES or depth >= _MAX_DEPTH or not name.isprintable():
@@ -163,6 +175,12 @@ class Slots:
         threading.Thread(target=work, daemon=True).start()
 
 
+def _names(folder: int, most: int) -> list[str]:
+    """At most so many names in a folder: a hostile one has millions."""
+    with os.scandir(folder) as entries:
+        return [entry.name for entry in itertools.islice(entries, most)]
+
+
 def _read(folder: int, name: str, limit: int) -> bytes | None:
     descriptor = os.open(name, _OPEN_FILE, dir_fd=folder)
     with open(descriptor, "rb") as file:
@@ -176,26 +194,37 @@ def _empty_folder(top: int) -> None:
     A folder's subfolders are moved up beside it before it is removed, so that the tree becomes flat.
     """
     moved = 0
-    while names := os.listdir(top):
+    while names := _names(top, _BATCH):
         for name in names:
             mode = os.stat(name, dir_fd=top, follow_symlinks=False).st_mode
             if not stat.S_ISDIR(mode):
                 os.unlink(name, dir_fd=top)
                 continue
-            descriptor = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=top)
-            os.chmod(f"/proc/self/fd/{descriptor}", 0o700)
-            os.close(descriptor)
+            _make_accessible(name, top)
             descriptor = os.open(name, _OPEN_FOLDER, dir_fd=top)
             try:
-                for inner in os.listdir(descriptor):
-                    if stat.S_ISDIR(os.stat(inner, dir_fd=descriptor, follow_symlinks=False).st_mode):
-                        path = os.open(inner, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=descriptor)
-                        os.chmod(f"/proc/self/fd/{path}", 0o700)
-                        os.close(path)
-                        moved += 1
-                        os.rename(inner, f".moved-{moved}", src_dir_fd=descriptor, dst_dir_fd=top)
-                    else:
-                        os.unlink(inner, dir_fd=descriptor)
+                while inners := _names(descriptor, _BATCH):
+                    for inner in inners:
+                        moved += _remove_or_move(descriptor, inner, top, moved)
             finally:
                 os.close(descriptor)
             os.rmdir(name, dir_fd=top)
+
+
+def _remove_or_move(folder: int, name: str, top: int, number: int) -> int:
+    """Delete a file, or move a folder up beside its own; how many were moved."""
+    if not stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
+        os.unlink(name, dir_fd=folder)
+        return 0
+    _make_accessible(name, folder)
+    os.rename(name, f".moved-{number}", src_dir_fd=folder, dst_dir_fd=top)
+    return 1
+
+
+def _make_accessible(name: str, folder: int) -> None:
+    """Give a folder back the rights that its maker may have taken away."""
+    descriptor = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        os.chmod(f"/proc/self/fd/{descriptor}", 0o700)
+    finally:
+        os.close(descriptor)
