@@ -166,3 +166,8 @@ def test_compiles_without_graph_break():
     passed_in = torch.compile(lambda X: (dist0(X[1:]), -X), fullgraph=True, backend="eager")(X)
     assert torch.equal(passed_in[0], dist0(X[1:]))
     assert passed_in[1].curvature == 2.0
+
+
+def test_pairwise_under_compile():
+    X = PolarPoints.from_tangent(torch.randn(6, 8))
+    assert torch.equal(torch.compile(pairwise_dist, backend="eager")(X), pairwise_dist(X))

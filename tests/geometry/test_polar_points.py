@@ -17,7 +17,7 @@ from torch.autograd import gradcheck
 from torch.utils import _pytree as pytree
 
 import lapha
-from lapha.geometry import PolarPoints, dist, expmap0, logmap0, pairwise_dist
+from lapha.geometry import PolarPoints, dist, dist0, expmap0, geodesic, logmap0, mobius_add, pairwise_dist
 
 
 def sample(*shape: int, dim: int = 5, scale: float = 1.0, dtype: torch.dtype = torch.float32) -> PolarPoints:
@@ -293,6 +293,21 @@ def test_validate():
     for direction, radius, message in cases:
         with pytest.raises(ValueError, match=message):
             PolarPoints(direction, radius).validate("goal")
+
+
+def test_nan_is_not_swallowed():
+    v = torch.tensor([[0.1, 0.2], [math.nan, 0.1], [0.0, 0.0]])
+    for X in (PolarPoints.from_tangent(v), PolarPoints.from_ball(v), PolarPoints(torch.eye(3), v[:, 0])):
+        for result in (
+            dist0(X),
+            dist(X, X[:1]),
+            pairwise_dist(X, X[:1])[:, 0],
+            X.to_ball().sum(-1),
+            X.to_tangent().sum(-1),
+            mobius_add(X, X[:1]).to_tangent().sum(-1),
+            geodesic(X, X[:1], 0.5).to_tangent().sum(-1),
+        ):
+            assert result.isnan().tolist() == [False, True, False]
 
 
 @pytest.mark.parametrize("function", [dist, pairwise_dist])

@@ -71,7 +71,7 @@ def _scaled_norm(v: Tensor) -> tuple[Tensor, Tensor]:
     largest = v.abs().amax(-1, keepdim=True).clamp_min(torch.finfo(v.dtype).tiny)
     scaled = v / largest
     norm = torch.linalg.vector_norm(scaled, dim=-1, keepdim=True, dtype=accumulate_dtype(v))
-    return scaled / torch.where(norm > 0, norm, torch.ones_like(norm)).to(v.dtype), (norm * largest).to(v.dtype)
+    return scaled / torch.where(norm == 0, torch.ones_like(norm), norm).to(v.dtype), (norm * largest).to(v.dtype)
 
 
 class ToPolar(torch.autograd.Function):
@@ -84,7 +84,7 @@ class ToPolar(torch.autograd.Function):
         direction, norm = _scaled_norm(v)
         first = torch.zeros_like(direction)
         first[..., 0] = 1
-        return torch.where(norm > 0, direction, first), norm.squeeze(-1)
+        return torch.where(norm == 0, first, direction), norm.squeeze(-1)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:

@@ -16,7 +16,7 @@ from lapha.geometry.points import PolarPoints, check_same_space
 def dist0(X: PolarPoints) -> Tensor:
     """Distance from the origin, 2 · radius: (…,), float32 (float64 for float64). Gradient 0 at the origin."""
     check(isinstance(X, PolarPoints), "X", "PolarPoints", type(X).__name__)
-    return torch.where(X.radius > 0, 2 * X.radius, 0)
+    return torch.where(X.radius == 0, 0, 2 * X.radius)
 
 
 def dist(X: PolarPoints, Y: PolarPoints) -> Tensor:

@@ -11,6 +11,7 @@ from geoopt.manifolds.base import ScalingInfo
 from torch import Tensor
 
 from lapha.geometry.autograd import Distance, ToPolar, chord, from_polar, pairwise_chord
+from lapha.geometry.checks import check_curvature
 from lapha.geometry.maps import gyrate, interpolate
 from lapha.geometry.numerics import accumulate_dtype, ball_limit, floored, origin_radius
 from lapha.geometry.translate import SpatialToPolar, Translate
@@ -28,9 +29,24 @@ class PoincareBall(geoopt.PoincareBall):
     Args:
         c: the curvature is −c, c > 0.
         learnable: whether c is trained; distances are differentiable in c.
+
+    Raises:
+        ValueError: c is not a finite number > 0.
     """
 
     __scaling__ = geoopt.PoincareBall.__scaling__.copy()
+
+    def __init__(self, c: float | Tensor = 1.0, learnable: bool = False) -> None:
+        exact = check_curvature(float(c))
+        # geoopt works on the tensor that it is given, in place
+        super().__init__(c.detach().clone() if isinstance(c, Tensor) else exact, learnable=learnable)
+        with torch.no_grad():
+            self.isp_c.fill_(exact + math.log(-math.expm1(-exact)))
+
+    @property
+    def c(self) -> Tensor:
+        """c > 0. Rounded once, so that c = 1 is 1: close to the boundary one rounding of c is felt."""
+        return torch.nn.functional.softplus(self.isp_c.to(accumulate_dtype(self.isp_c))).to(self.isp_c.dtype)
 
     def _polar(self, x: Tensor, dim: int) -> tuple[Tensor, Tensor]:
         """Directions (…, D) and radii scaled by √c (…,), wide; the dimension of the space comes last."""
@@ -64,7 +80,7 @@ class PoincareBall(geoopt.PoincareBall):
     def dist0(self, x: Tensor, *, dim: int = -1, keepdim: bool = False) -> Tensor:
         """Distance from the origin; gradient 0 there."""
         _, a = self._polar(x, dim)
-        return _finish(torch.where(a > 0, 2 * a, 0) / self._sqrt_c(x), x.dtype, keepdim, dim)
+        return _finish(torch.where(a == 0, 0, 2 * a) / self._sqrt_c(x), x.dtype, keepdim, dim)
 
     @__scaling__(ScalingInfo(1))
     def pairwise_dist(self, x: Tensor, y: Tensor | None = None) -> Tensor:

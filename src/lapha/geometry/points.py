@@ -97,12 +97,12 @@ class PolarPoints:
         # 1 − √c‖y‖ is what matters near the boundary: it needs a better norm than that of the coordinates' own dtype
         direction, norm = ToPolar.apply(y.to(accumulate_dtype(y)))
         scaled = norm * sqrt_c
-        inside = scaled < 1
-        if validate and not bool(inside.all()):
+        outside = scaled >= 1
+        if validate and bool(outside.any()):
             worst = float(scaled.max()) / sqrt_c
             raise ValueError(f"y: expected points inside the ball of radius {1 / sqrt_c}, got a norm of {worst}")
-        radius = torch.atanh(torch.where(inside, scaled, torch.zeros_like(scaled))) / sqrt_c
-        radius = torch.where(inside, radius, torch.full_like(radius, math.inf))
+        radius = torch.atanh(torch.where(outside, torch.zeros_like(scaled), scaled)) / sqrt_c
+        radius = torch.where(outside, torch.full_like(radius, math.inf), radius)
         return cls(direction.to(y.dtype), radius.to(compute_dtype(y.dtype)), curvature)
 
     @classmethod
@@ -159,7 +159,7 @@ class PolarPoints:
         sqrt_c = math.sqrt(self.curvature)
         largest = ball_limit(self.dtype)
         norm = torch.tanh(self.radius * sqrt_c)
-        norm = torch.where(norm < largest, norm, torch.full_like(norm, largest))
+        norm = torch.where(norm > largest, torch.full_like(norm, largest), norm)
         return self._vector(norm / sqrt_c)
 
     def to_hyperboloid(self) -> Tensor:

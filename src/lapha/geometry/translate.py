@@ -29,7 +29,7 @@ def _unit_or_first(vector: Tensor) -> tuple[Tensor, Tensor]:
     norm = torch.linalg.vector_norm(vector, dim=-1, keepdim=True)
     first = torch.zeros_like(vector)
     first[..., 0] = 1
-    return torch.where(norm > 0, vector / torch.where(norm > 0, norm, torch.ones_like(norm)), first), norm
+    return torch.where(norm == 0, first, vector / torch.where(norm == 0, torch.ones_like(norm), norm)), norm
 
 
 class Translate(torch.autograd.Function):
