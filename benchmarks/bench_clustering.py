@@ -123,7 +123,9 @@ def _incremental(points: PolarPoints) -> Contestant:
         pruner.__dict__.update(before)
         return pruner.update(points)
 
-    return Contestant("lapha incremental pass", update, labels={"new_nodes": new, "clusters": len(before["_medoids"])})
+    return Contestant(
+        "lapha incremental pass", update, labels={"new_nodes": new, "clusters": sum(map(len, before["_medoids"]))}
+    )
 
 
 def _run_quality(args: argparse.Namespace, session: Session) -> None:

@@ -57,7 +57,7 @@ def total_distances(points: PolarPoints, clusters: list[np.ndarray]) -> np.ndarr
         if 2 < len(members) <= BATCHED_SIZE:
             small.setdefault(len(members), []).append(members)
         elif len(members) > BATCHED_SIZE:
-            part = _take(points, members)
+            part = take(points, members)
             for start in range(0, len(members), BLOCK_ROWS):
                 block = pairwise_large(part[start : start + BLOCK_ROWS], part)
                 total[members[start : start + BLOCK_ROWS]] = block.double().sum(dim=1).cpu().numpy()
@@ -65,7 +65,7 @@ def total_distances(points: PolarPoints, clusters: list[np.ndarray]) -> np.ndarr
         step = max(1, BATCHED_ELEMENTS // (size * (points.dim + size)))
         for start in range(0, len(group), step):
             members = np.stack(group[start : start + step])
-            total[members] = pairwise_dist(_take(points, members)).double().sum(dim=-1).cpu().numpy()
+            total[members] = pairwise_dist(take(points, members)).double().sum(dim=-1).cpu().numpy()
     return total
 
 
@@ -80,8 +80,9 @@ def closeness(points: PolarPoints, clusters: list[np.ndarray]) -> np.ndarray:
     medoid_of = np.arange(len(points))
     for members, medoid in zip(clusters, medoids(points, clusters), strict=True):
         medoid_of[members] = medoid
-    return -dist(points, _take(points, medoid_of)).double().cpu().numpy()
+    return -dist(points, take(points, medoid_of)).double().cpu().numpy()
 
 
-def _take(points: PolarPoints, index: np.ndarray) -> PolarPoints:
+def take(points: PolarPoints, index: np.ndarray) -> PolarPoints:
+    """Points by index, on their own device."""
     return points[torch.from_numpy(index).to(points.device)]

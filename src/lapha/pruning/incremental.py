@@ -10,7 +10,7 @@ import torch
 from lapha._checks import check
 from lapha.geometry import PolarPoints
 from lapha.pruning._cuts import by_appearance
-from lapha.pruning._survivors import medoids, members_of
+from lapha.pruning._survivors import medoids, members_of, take
 from lapha.pruning.clustering import check_latents, find_clusters, make_config
 from lapha.pruning.config import PruneConfig
 from lapha.pruning.pruner import PruneResult, PruneStats, finish_pass, order_of_preference, read_mask, read_ranking
@@ -42,7 +42,9 @@ class IncrementalPruner:
         self.full_every = full_every
         self._labels = np.empty(0, np.int64)  # of every node seen, −1 for nodes disabled before the last full pass
         self._disabled = np.empty(0, bool)
-        self._medoids = np.empty(0, np.int64)  # node of each cluster
+        self._medoids: list[
+            PolarPoints
+        ] = []  # of clusters 0, 1, …, in blocks: gathering all anew costs as much as a pass
         self._full_size = 0  # nodes at the last full pass
         self._cut = float("nan")
         self._bounds = (float("nan"), float("nan"))
@@ -102,7 +104,7 @@ class IncrementalPruner:
         labels = np.full(size, -1, np.int64)
         labels[live] = clustering.labels.numpy()
         disabled[live] = result.disabled.numpy()
-        self._medoids = live[medoids(part, members_of(clustering.labels.numpy()))]
+        self._medoids = [take(part, medoids(part, members_of(clustering.labels.numpy())))]
         self._labels, self._disabled, self._full_size = labels, disabled, size
         self._cut, self._bounds = clustering.cut_distance, (clustering.cut_below, clustering.cut_above)
         return PruneResult(torch.from_numpy(disabled.copy()), torch.from_numpy(labels.copy()), result.stats)
@@ -110,7 +112,7 @@ class IncrementalPruner:
     def _incremental_pass(self, points: PolarPoints, protected: np.ndarray, ranking: np.ndarray | None) -> PruneResult:
         first, size = self.seen, len(points)
         new = points[first:]
-        joined, new_medoids = self._assign(points, new)
+        joined, new_medoids = self._assign(new)
         labels = np.concatenate([self._labels, joined])
         disabled = np.concatenate([self._disabled, np.zeros(size - first, bool)])
         touched = [np.flatnonzero(labels == label) for label in np.unique(joined)]
@@ -131,25 +133,34 @@ class IncrementalPruner:
             cut_above=self._bounds[1],
         )
         self._labels, self._disabled = labels, disabled
-        self._medoids = np.concatenate([self._medoids, first + new_medoids])
+        if len(new_medoids):
+            self._medoids = [*self._medoids, take(new, new_medoids)]
         return PruneResult(torch.from_numpy(disabled.copy()), torch.from_numpy(labels.copy()), stats)
 
-    def _assign(self, points: PolarPoints, new: PolarPoints) -> tuple[np.ndarray, np.ndarray]:
+    def _assign(self, new: PolarPoints) -> tuple[np.ndarray, np.ndarray]:
         """Cluster of each new node, and the medoids, among the new nodes, of clusters that did not exist before."""
-        from lapha.kernels import nearest
-
         if len(new) == 0:
             return np.empty(0, np.int64), np.empty(0, np.int64)
-        known = points[torch.from_numpy(self._medoids).to(points.device)]
-        distance, index = nearest(new, known)
-        labels = index.cpu().numpy().copy()
-        far = np.flatnonzero(~(distance.cpu().numpy() <= self._cut))
+        distance, labels = self._nearest_cluster(new)
+        far = np.flatnonzero(~(distance <= self._cut))
         if len(far) == 0:
             return labels, far
-        rest = new[torch.from_numpy(far).to(points.device)]
+        rest = take(new, far)
         found = self._cluster_rest(rest)
-        labels[far] = len(self._medoids) + found
+        labels[far] = sum(map(len, self._medoids)) + found
         return labels, far[medoids(rest, members_of(found))]
+
+    def _nearest_cluster(self, new: PolarPoints) -> tuple[np.ndarray, np.ndarray]:
+        """Distance to the nearest medoid (n,), and which cluster's it is (n,); the earlier cluster of equals."""
+        from lapha.kernels import nearest
+
+        best, label, first = np.full(len(new), np.inf), np.zeros(len(new), np.int64), 0
+        for block in self._medoids:
+            distance, index = (tensor.cpu().numpy() for tensor in nearest(new, block))
+            closer = distance < best
+            best, label = np.where(closer, distance, best), np.where(closer, first + index, label)
+            first += len(block)
+        return best, label
 
     def _cluster_rest(self, rest: PolarPoints) -> np.ndarray:
         """Clusters of nodes that no known cluster takes."""
