@@ -67,7 +67,7 @@ def fingerprint(result: SearchResult) -> str:
     """Everything in a result that must not depend on when things happened."""
     document = result.to_dict()
     del document["seconds"], document["index"]
-    latents = [] if result.latents is None else [result.latents.direction.tolist(), result.latents.radius.tolist()]
+    latents = [result.latents.direction.tolist(), result.latents.radius.tolist()]
     return json.dumps([document, latents], sort_keys=True)
 
 

@@ -82,11 +82,9 @@ class Journal:
             ValueError: the journal holds this result already.
         """
         check(result.key not in self, "result", "one that is not in the journal yet", result.key)
-        if result.latents is not None:
-            save_latents(self._latents_path(result.key), result.latents, result.key)
-        document = {**result.to_dict(), "has_latents": result.latents is not None}
+        save_latents(self._latents_path(result.key), result.latents, result.key)
         offset = self._file.seek(0, os.SEEK_END)
-        self._file.write(_encode(document))
+        self._file.write(_encode(result.to_dict()))
         self._file.flush()
         os.fsync(self._file.fileno())
         self._offsets[result.key] = offset
@@ -100,7 +98,7 @@ class Journal:
         self._file.seek(self._offsets[key])
         document = _decode(self._file.readline())
         assert document is not None, "the line was good when the journal was opened"
-        latents = load_latents(self._latents_path(key), key) if document["has_latents"] else None
+        latents = load_latents(self._latents_path(key), key)
         result = SearchResult.from_dict(document, latents, str(self.folder))
         result.index = index
         return result

@@ -29,7 +29,8 @@ class SearchResult:
         value: v̂ of the chosen leaf in [0, 1]; NaN without one.
         node: the chosen leaf, or None.
         tree: the tree, N nodes.
-        latents: (N, H) root-centred latents on the CPU, node i ↔ latent i; None if the search failed before the root.
+        latents: (N, H) root-centred latents on the CPU, node i ↔ latent i. If the search failed before the root was
+            evaluated, the root alone at the origin of one dimension.
         stop_reason: ``"simulations"``, ``"exhausted"`` (nothing left to expand), ``"stopped"`` (by the caller's
             `stop`), ``"max_tokens"``, ``"deadline"``, ``"run_max_tokens"``, ``"run_deadline"`` or ``"error"``.
         error: what went wrong, where stop_reason is ``"error"``.
@@ -44,7 +45,7 @@ class SearchResult:
     value: float
     node: int | None
     tree: SearchTree
-    latents: PolarPoints | None
+    latents: PolarPoints
     stop_reason: str
     error: str | None = None
     seconds: float = 0.0
@@ -66,7 +67,7 @@ class SearchResult:
         }
 
     @classmethod
-    def from_dict(cls, document: dict[str, Any], latents: PolarPoints | None, source: str) -> SearchResult:
+    def from_dict(cls, document: dict[str, Any], latents: PolarPoints, source: str) -> SearchResult:
         """The result that `to_dict` wrote; `source` names the file in messages.
 
         Raises:
@@ -91,8 +92,7 @@ class SearchResult:
             )
         except (KeyError, TypeError) as problem:
             raise FileProblem(source, f"a search result ({type(problem).__name__}: {problem})") from problem
-        good = latents is None or len(latents) == len(tree)
-        check(good, source, f"one latent a node ({len(tree)})", None if latents is None else len(latents))
+        check(len(latents) == len(tree), source, f"one latent a node ({len(tree)})", len(latents))
         return result
 
     def save(self, path: str | Path) -> None:
@@ -102,9 +102,8 @@ class SearchResult:
             ValueError: the folder does not exist or cannot be written.
         """
         path = Path(path)
-        if self.latents is not None:
-            save_latents(path.with_suffix(".safetensors"), self.latents, self.key)
-        write_document(path, FORMAT, VERSION, {**self.to_dict(), "has_latents": self.latents is not None})
+        save_latents(path.with_suffix(".safetensors"), self.latents, self.key)
+        write_document(path, FORMAT, VERSION, self.to_dict())
 
     @classmethod
     def load(cls, path: str | Path) -> SearchResult:
@@ -115,6 +114,5 @@ class SearchResult:
         """
         path = Path(path)
         document = read_document(path, FORMAT, VERSION)
-        sidecar = path.with_suffix(".safetensors")
-        latents = load_latents(sidecar, document.get("key", "")) if document.get("has_latents") else None
+        latents = load_latents(path.with_suffix(".safetensors"), document.get("key", ""))
         return cls.from_dict(document, latents, str(path))

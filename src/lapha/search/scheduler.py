@@ -9,9 +9,10 @@ import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lapha._checks import check
+from lapha.geometry import PolarPoints
 from lapha.search.answers import ANSWER_RULES, AnswerChoice, Canonical
 from lapha.search.canonical import normalize_answer
 from lapha.search.config import SearchConfig
@@ -23,9 +24,6 @@ from lapha.search.result import SearchResult
 from lapha.search.seeds import QuestionKeys
 from lapha.tree import SearchTree
 from lapha.types import Environment, Evaluation, Evaluator, Policy
-
-if TYPE_CHECKING:
-    from lapha.geometry import PolarPoints
 
 # these ended before their time: a resumed run searches them again
 NOT_KEPT = ("error", "run_deadline", "run_max_tokens")
@@ -249,7 +247,7 @@ class _Flight:
 
     def _finish(self, task: asyncio.Task[None], error: BaseException | None) -> SearchResult:
         index, started, growing = self._trees.pop(task)
-        latents = growing.latents.points() if len(growing.latents) else None
+        latents = growing.latents.points() if len(growing.latents) else PolarPoints.origin((1,), 1)
         choice = self._search.choose(growing.tree, latents)
         meter = self._services.meter
         meter.trees += 1

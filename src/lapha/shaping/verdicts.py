@@ -19,7 +19,7 @@ class Verifier(Protocol):
     Belongs to training and grading, never to a search.
     """
 
-    def __call__(self, question: str, answer: str) -> float | None: ...
+    def __call__(self, question: str, answer: str, /) -> float | None: ...
 
 
 class Verdicts(NamedTuple):
