@@ -178,6 +178,24 @@ def test_evaluation_is_exact_by_either_road_and_free_with_a_handle(engine, model
     assert len({evaluation.value for evaluation in free}) > 1
 
 
+def test_states_without_handles_build_on_what_they_begin_with(engine, model):
+    """As an evaluator of another engine's states, a tree costs each token once."""
+    states = [PROMPT, PROMPT + (40, 41), PROMPT + (50,), PROMPT + (40, 41, 42, 43, 44), PROMPT[:4]]
+    counts = []
+
+    async def one_by_one():
+        for state in states:
+            before = engine.stats.prefilled_tokens
+            (evaluation,) = await engine.evaluate([State(state)])
+            counts.append(engine.stats.prefilled_tokens - before)
+            torch.testing.assert_close(evaluation.pooled.double(), oracle.pooled(model, state), atol=1e-5, rtol=1e-5)
+        return await engine.sample(request(states[3], (7,)))
+
+    samples = run(one_by_one())
+    assert counts == [len(PROMPT), 2, 1, 3, 4]
+    check_sample(model, samples[0], (*states[3], 7))
+
+
 def test_no_value_head_says_a_half(model, tokenizer):
     engine = TransformersEngine(model, tokenizer)
     assert run(engine.evaluate([State(PROMPT)]))[0].value == 0.5

@@ -39,8 +39,10 @@ class _Stepper:
     vLLM's continuous batching for trees that ask at different times.
     """
 
-    def __init__(self, llm: Any) -> None:
+    def __init__(self, llm: Any, vllm: Any) -> None:
         self._engine = llm.llm_engine
+        # what validation raises: ValueError once, a class of its own since
+        self._refusals = (ValueError, getattr(vllm.exceptions, "VLLMClientError", ValueError))
         self._waiting: deque[_Job] = deque()
         self._live: dict[str, _Job] = {}
         self._ids = itertools.count()
@@ -77,18 +79,18 @@ class _Stepper:
             self._abort_abandoned()
 
     def _admit(self) -> None:
-        with self._lock:
-            jobs = [self._waiting.popleft() for _ in range(len(self._waiting))]
-        for job in jobs:
+        while self._waiting:
+            with self._lock:
+                job = self._waiting.popleft()
             if job.future.done():
                 continue
             key = f"lapha-{next(self._ids)}"
+            self._live[key] = job  # before anything can go wrong: whatever is live gets an answer
             try:
                 self._engine.add_request(key, {"prompt_token_ids": job.token_ids}, job.params)
-            except ValueError as error:  # vLLM's validation: too long, or parameters out of range
+            except self._refusals as error:
+                del self._live[key]
                 self._answer(job, RequestRefusedError(str(error), request=job.name, server="vllm.LLM"))
-            else:
-                self._live[key] = job
 
     def _abort_abandoned(self) -> None:
         gone = [key for key, job in self._live.items() if job.future.done()]
@@ -155,6 +157,7 @@ class VLLMLocalEngine:
         stop_token_ids: Iterable[int] = (),
     ) -> None:
         self._vllm = require("vllm", extra="vllm")
+        require("vllm.exceptions", extra="vllm")
         both = pooling_llm is not None and evaluator is not None
         check(not both, "evaluator", "None where there is a pooling_llm", type(evaluator).__name__)
         paired = (pooling_llm is None) == (value_head is None)
@@ -164,8 +167,8 @@ class VLLMLocalEngine:
         self.evaluator = evaluator
         self._environment = environment
         self._stop_token_ids = list(stop_token_ids)
-        self._policy = _Stepper(llm)
-        self._pooling = _Stepper(pooling_llm) if pooling_llm is not None else None
+        self._policy = _Stepper(llm, self._vllm)
+        self._pooling = _Stepper(pooling_llm, self._vllm) if pooling_llm is not None else None
 
     @property
     def environment(self) -> Environment:

@@ -100,7 +100,7 @@ class VLLMServerEngine:
     Args:
         urls: base URLs of generation servers, such as ``["http://127.0.0.1:8000"]``.
         tokenizer: the model's tokenizer, or its name or path.
-        model: name that the servers give the model; None to ask the first one.
+        model: name that the servers give the model; None for whatever they serve.
         pooling_urls: base URLs of pooling servers for h(s) and v̂(s); empty if `evaluator` or none is given.
         value_head: reads v̂(s) from h(s); needed with `pooling_urls`.
         evaluator: evaluates states instead of pooling servers, such as a `TransformersEngine`.
@@ -165,8 +165,6 @@ class VLLMServerEngine:
         check(request.n >= 1, "request.n", "an integer >= 1", request.n)
         prefix = request.state.token_ids + tuple(request.bridge_ids)
         payload = self._payload(request, prefix)
-        if self.model is None:
-            payload.pop("model")
         answer = await self.pool.post("/v1/completions", payload, name=request.name, weight=request.n)
         choices = sorted(answer["choices"], key=lambda choice: choice["index"])
         if len(choices) != payload["n"]:
@@ -196,7 +194,7 @@ class VLLMServerEngine:
         params = request.params
         greedy = params.temperature == 0
         return {
-            "model": self.model,
+            **({} if self.model is None else {"model": self.model}),
             "prompt": list(prefix),
             "n": 1 if greedy else request.n,
             "max_tokens": params.max_tokens,

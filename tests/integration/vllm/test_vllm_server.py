@@ -1,14 +1,13 @@
 """The server engine against real vLLM servers: parity with transformers, search, and failover."""
 
 import asyncio
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
 
 import pytest
 import torch
+from vllm_process import run_script
 
 from lapha.engines import EngineError, RequestRefusedError, RetryPolicy, TransformersEngine, VLLMServerEngine
 from lapha.search import Search, SearchConfig
@@ -163,13 +162,9 @@ def test_a_killed_server_loses_nothing(servers, tiny):
 
 def test_vllm_in_process(vllm_python, model_folder):
     """The in-process engine, in vLLM's own environment."""
-    root = Path(__file__).parents[3]
+    source = Path(__file__).parents[3] / "src"
     script = Path(__file__).with_name("local_engine_script.py")
-    from vllm_process import environment
-
-    variables = environment() | {"PYTHONPATH": str(root / "src"), "VLLM_CPU_KVCACHE_SPACE": "1"}
-    done = subprocess.run(
-        [vllm_python, script, model_folder], env=variables, capture_output=True, text=True, timeout=900, check=False
-    )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
-    assert "local engine: ok" in done.stdout, sys.platform
+    extra = {"PYTHONPATH": str(source), "VLLM_CPU_KVCACHE_SPACE": "1"}
+    status, output = run_script(vllm_python, script, model_folder, extra=extra)
+    assert status == 0, output[-5000:]
+    assert "local engine: ok" in output

@@ -32,6 +32,20 @@ def environment():
     }
 
 
+def run_script(python, script: Path, *arguments, extra=None, timeout=900):
+    """Run a script to its end in a process group of its own; returns (exit status, output). Nothing of it stays behind."""
+    process = subprocess.Popen(
+        [str(python), str(script), *map(str, arguments)], env=environment() | (extra or {}), start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    try:
+        output, _ = process.communicate(timeout=timeout)
+        return process.returncode, output
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
 class VLLMServer:
     """One server on loopback, serving `model` under the name "tiny"."""
 

@@ -23,12 +23,14 @@ class Plan:
         job: whose context it is.
         loaded: segments whose keys and values are at hand, from the start of the context.
         pieces: what follows, in order: (segment that exists but lost its keys and values, or None; its tokens).
+        remember: whether the state came without a handle, and is to be remembered by its token ids.
         row: slot that it goes to.
     """
 
     job: Job
     loaded: list[Segment]
     pieces: list[tuple[Segment | None, tuple[int, ...]]]
+    remember: bool = False
     row: int = -1
 
     @property
@@ -48,26 +50,23 @@ class Prefiller:
         self.epoch = object()
 
     def plan(self, job: Job) -> Plan:
-        """Find out what is cached of a job's context."""
+        """Find out what is kept of a job's context."""
+        token_ids, bridge_ids = job.state.token_ids, job.bridge_ids
         handle = job.state.handle
         if not isinstance(handle, Segment) or handle.epoch is not self.epoch:
-            handle = self.store.root(job.state.token_ids)
-        if handle is None:
-            pieces: list[tuple[Segment | None, tuple[int, ...]]] = [
-                (None, ids) for ids in (job.state.token_ids, job.bridge_ids) if ids
-            ]
-            return Plan(job, [], pieces)
-        path = handle.path()
-        if job.bridge_ids:
-            bridged = handle.bridged(job.bridge_ids)
+            handle = self.store.root(token_ids)
+        if handle is not None:
+            path, rest = handle.path(), [bridge_ids]
+            bridged = handle.bridged(bridge_ids)
             if bridged is not None:
-                path.append(bridged)
+                path, rest = [*path, bridged], []
+        else:
+            prefix, length = self.store.longest_prefix(token_ids)
+            path, rest = prefix.path() if prefix is not None else [], [token_ids[length:], bridge_ids]
         held = next((index for index, segment in enumerate(path) if segment.kv is None), len(path))
-        pieces = [(segment, segment.token_ids) for segment in path[held:]]  # type: ignore[misc]
-        if job.bridge_ids and path[-1] is handle:
-            pieces.append((None, job.bridge_ids))
+        pieces: list[tuple[Segment | None, tuple[int, ...]]] = [(None, ids) for ids in rest if ids]
         self.store.touch(path)
-        return Plan(job, path[:held], pieces)
+        return Plan(job, path[:held], [*((part, part.token_ids) for part in path[held:]), *pieces], handle is None)
 
     def run(self, plans: list[Plan], first_row: int) -> list[Segment]:
         """Prefill `plans` into rows from `first_row` on.
@@ -139,8 +138,8 @@ class Prefiller:
                 parent.bridge = weakref.ref(segment)
             end = position + len(token_ids)
             self.store.put(segment, self.buffer.extract(plan.row, position, end))
-            if segment.parent is None:
-                self.store.add_root(segment)
+            if plan.remember and end == len(plan.job.state.token_ids):
+                self.store.add_root(plan.job.state.token_ids, segment)
             plan.loaded.append(segment)
             parent, position, used = segment, end, used + len(token_ids)
         plan.pieces = []

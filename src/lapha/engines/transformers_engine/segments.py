@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from dataclasses import dataclass
 
 import torch
@@ -55,8 +55,8 @@ class Segment:
 class SegmentStore:
     """Bounds the memory of all segments' keys and values; the least recently used are dropped first.
 
-    Segments are held weakly: a tree that is gone frees its segments itself. Only `roots`, contexts that came without
-    a handle, are held, up to `max_roots` of them. All methods are called from one thread; only garbage collection
+    Segments are held weakly: a tree that is gone frees its segments itself. Only contexts that came without a handle are
+    held, up to `max_roots` of them: they are found again by their token ids, and so is what begins with them. All methods are called from one thread; only garbage collection
     comes from others, and it touches nothing but a queue.
 
     Args:
@@ -64,27 +64,41 @@ class SegmentStore:
         max_roots: most contexts remembered by their token ids.
     """
 
-    def __init__(self, budget_bytes: int, max_roots: int = 1024) -> None:
+    def __init__(self, budget_bytes: int, max_roots: int = 8192) -> None:
         self.budget_bytes = budget_bytes
         self.max_roots = max_roots
         self.bytes = 0
         self.evicted = 0
-        self.roots: OrderedDict[tuple[int, ...], Segment] = OrderedDict()
+        self._roots: OrderedDict[tuple[int, ...], Segment] = OrderedDict()
+        self._lengths: Counter[int] = Counter()  # of the roots
         self._used: OrderedDict[int, tuple[weakref.ref[Segment], int]] = OrderedDict()
         self._dead: deque[tuple[int, weakref.ref[Segment]]] = deque()
 
     def root(self, token_ids: tuple[int, ...]) -> Segment | None:
-        """The remembered segment that holds exactly `token_ids`."""
-        segment = self.roots.get(token_ids)
+        """The remembered segment whose context is exactly `token_ids`."""
+        segment = self._roots.get(token_ids)
         if segment is not None:
-            self.roots.move_to_end(token_ids)
+            self._roots.move_to_end(token_ids)
         return segment
 
-    def add_root(self, segment: Segment) -> None:
-        """Remember a segment that starts a context."""
-        self.roots[segment.token_ids] = segment
-        while len(self.roots) > self.max_roots:
-            self.roots.popitem(last=False)
+    def longest_prefix(self, token_ids: tuple[int, ...]) -> tuple[Segment | None, int]:
+        """The remembered segment with the longest context that `token_ids` begin with, and that context's length."""
+        for length in sorted((length for length in self._lengths if length < len(token_ids)), reverse=True):
+            segment = self.root(token_ids[:length])
+            if segment is not None:
+                return segment, length
+        return None, 0
+
+    def add_root(self, token_ids: tuple[int, ...], segment: Segment) -> None:
+        """Remember a segment by its whole context."""
+        if token_ids not in self._roots:
+            self._lengths[len(token_ids)] += 1
+        self._roots[token_ids] = segment
+        if len(self._roots) > self.max_roots:
+            oldest, _ = self._roots.popitem(last=False)
+            self._lengths[len(oldest)] -= 1
+            if not self._lengths[len(oldest)]:
+                del self._lengths[len(oldest)]
 
     def put(self, segment: Segment, kv: torch.Tensor) -> None:
         """Give `segment` its keys and values, as the most recently used."""
@@ -119,7 +133,8 @@ class SegmentStore:
             if segment is not None:
                 segment.kv = None
         self._used.clear()
-        self.roots.clear()
+        self._roots.clear()
+        self._lengths.clear()
         self.bytes = 0
 
     def _forget_dead(self) -> None:
