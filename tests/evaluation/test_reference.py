@@ -89,7 +89,7 @@ def test_a_sharded_bin_checkpoint_with_module_prefixes_and_a_wrapper_architectur
 
 def test_a_checkpoint_without_a_head_stays_a_policy(tmp_path):
     assert split_checkpoint(tiny_path(), tmp_path / "out") is None
-    assert not (tmp_path / "out" / "value_head.safetensors").exists()
+    assert not (tmp_path / "out" / "value_head").exists()
 
 
 def test_predictions_are_read_by_their_questions(tmp_path):

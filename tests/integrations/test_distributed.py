@@ -51,7 +51,7 @@ def test_zero3_on_two_processes_trains_like_one_process(tmp_path, trees_file):
     for first, second in zip(one, two, strict=True):
         assert first["lapha/value_loss"] == pytest.approx(second["lapha/value_loss"], rel=1e-3)
         assert first["loss"] == pytest.approx(second["loss"], rel=2e-3, abs=1e-5)
-    for name in ("model.safetensors", "value_head.safetensors"):
+    for name in ("model.safetensors", "value_head/value_head.safetensors"):
         expected, got = load_file(alone / "final" / name), load_file(sharded / "final" / name)
         assert expected.keys() == got.keys()
         for key in expected:

@@ -103,3 +103,19 @@ def test_bad_settings_are_named(change, name):
 def test_latents_must_match_the_tree():
     with pytest.raises(ValueError, match="latents"):
         shape_tree(make_tree(), make_latents(6), verdict, ShapingConfig(breadth=2))
+
+
+def test_failed_leaves_lose_their_potential_unless_the_paper_s_form_is_asked_for():
+    tree, latents = make_tree(), make_latents()
+    paper = shape_tree(tree, latents, verdict, ShapingConfig(reward="strict", breadth=2, failed_leaves="geometry"))
+    zero = shape_tree(tree, latents, verdict, ShapingConfig(reward="strict", breadth=2))
+    assert paper.value[4] > 0
+    assert zero.value[[4, 5]].tolist() == [0, 0]  # a wrong answer, and a path that ran out of steps
+    assert zero.value[6] == paper.value[6] > 0  # nobody could grade it
+    assert torch.equal(zero.value[:4], paper.value[:4])
+    assert zero.reward[4] == -zero.value[1]
+
+
+def test_an_easy_accuracy_of_one_keeps_every_tree():
+    shaped = shape_tree(make_tree(), make_latents(), lambda q, a: 1.0, ShapingConfig(breadth=2, easy_accuracy=1.0))
+    assert shaped.groups

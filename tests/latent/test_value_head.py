@@ -35,7 +35,7 @@ def test_a_fresh_head_knows_nothing() -> None:
 def test_saved_head_comes_back_with_its_metadata(tmp_path: Path) -> None:
     head = _random_head(curvature=0.3, value_target="success_rate")
     file = head.save_pretrained(tmp_path / "new" / "folder")
-    for path in (file, file.parent):
+    for path in (file, file.parent, tmp_path / "new" / "folder"):
         again = ValueHead.from_pretrained(path)
         assert (again.hidden_size, again.curvature, again.value_target) == (6, 0.3, "success_rate")
         assert torch.equal(again.linear.weight, head.linear.weight)

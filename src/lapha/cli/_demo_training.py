@@ -37,24 +37,28 @@ def train(
 
     from lapha.agent import ChatEnvironment
     from lapha.integrations.trl import LaPhaConfig, LaPhaTrainer, TreeRollout
-    from lapha.tiny import SEARCH, problems
+    from lapha.tiny import BREADTH, DEPTH_LIMIT, SEARCH, problems
     from lapha.tiny.problems import TinyVerifier
 
-    breadth = 4
+    breadth = BREADTH
     args = LaPhaConfig(
         output_dir=str(folder / "trainer"),
         max_steps=steps,
         per_device_train_batch_size=trees * breadth,
         num_generations=breadth,
         max_completion_length=SEARCH.max_tokens,
-        learning_rate=2e-4,
-        temperature=1.0,
+        learning_rate=8e-5,
+        temperature=0.7,
         top_p=1.0,
         top_k=0,
         repetition_penalty=1.0,
-        simulations=24,
-        depth_limit=8,
+        simulations=16,
+        depth_limit=DEPTH_LIMIT,
         prune_every=8,
+        # The embedded policy solves a good part of its trees: several correct leaves a tree, and no tree is too easy.
+        num_positive=4,
+        easy_accuracy=1.0,
+        process_reward="strict",
         value_target=value_head.value_target,
         beta=0.0,
         bf16=False,
@@ -78,7 +82,7 @@ def train(
         search=args.search_config(),
         shaping=args.shaping_config(),
         num_positive=args.num_positive,
-        environment=lambda tokenizer: ChatEnvironment(tokenizer, depth_limit=8, context_limit=512),
+        environment=lambda tokenizer: ChatEnvironment(tokenizer, depth_limit=DEPTH_LIMIT, context_limit=512),
     )
     questions = problems.generate(steps * trees, seed=seed + 1, split="train")
     trainer = LaPhaTrainer(

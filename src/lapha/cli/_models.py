@@ -130,8 +130,7 @@ def _head(value_head: str | None, path: str) -> Any:
     from lapha.latent import ValueHead
 
     if value_head is None:
-        beside = Path(path) / "value_head.safetensors"
-        return ValueHead.from_pretrained(beside) if beside.is_file() else None
+        return ValueHead.from_pretrained(path) if ValueHead.find(path) else None
     if Path(value_head).suffix in (".pt", ".bin", ".pth"):
         from lapha.evaluation.reference import load_reference_head
 

@@ -15,7 +15,7 @@ checkpoint = typer.Typer(
 @checkpoint.command()
 def split(
     source: Annotated[Path, typer.Argument(help="Folder of a checkpoint that holds both.")],
-    out: Annotated[Path, typer.Argument(help="Folder for the policy, with value_head.safetensors in it.")],
+    out: Annotated[Path, typer.Argument(help="Folder for the policy, with its value head in it.")],
 ) -> None:
     """Write a policy that transformers and vLLM load, with the value head beside it."""
     from lapha.evaluation.reference import split_checkpoint

@@ -13,7 +13,8 @@ def train(
     out: Annotated[Path | None, typer.Option(help="Output folder; overrides output_dir of the file.")] = None,
     resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in the output folder.")] = True,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Build everything with a random-weight miniature of the model, take one step.")
+        bool,
+        typer.Option("--dry-run", help="Build everything with a random-weight miniature of the model, take one step."),
     ] = False,
 ) -> int:
     """Train a policy and its value head. Under `accelerate launch`, every process searches its own questions."""

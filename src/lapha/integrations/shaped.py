@@ -41,8 +41,12 @@ class ShapingConfig:
         value_target: ``"potential"`` (the paper's V), ``"success_rate"`` of the subtree's terminal leaves, or
             ``"mixed"``, their mean. Where a subtree has no terminal leaf the success rate falls back to nothing
             (NaN, left out of the loss), never to a number.
-        easy_accuracy: trees whose leaf accuracy is at least this feed the value loss alone.
+        easy_accuracy: trees whose leaf accuracy is at least this feed the value loss alone; 1 for none of them.
         correct_at: a verdict of at least this makes a leaf a goal.
+        failed_leaves: potential of leaves that ended without a correct answer. ``"geometry"`` is the paper's: whatever
+            the distances say, which is high for a wrong answer, because it looks like a right one. ``"zero"`` sets it
+            to 0, so that the step into such a leaf loses what its path had gained (a departure from the paper: see
+            `docs/training.md` for what it changes). Leaves that could not be graded keep the geometry's value.
 
     Raises:
         ValueError: a value outside its range.
@@ -55,9 +59,11 @@ class ShapingConfig:
     value_target: str = "potential"
     easy_accuracy: float = 0.8
     correct_at: float = 0.5
+    failed_leaves: str = "zero"
 
     def __post_init__(self) -> None:
         check_choice(self.reward, "reward", ("strict", "adaptive"))
+        check_choice(self.failed_leaves, "failed_leaves", ("zero", "geometry"))
         check_choice(self.value_target, "value_target", ("potential", "success_rate", "mixed"))
         check(0 < self.gamma <= 1, "gamma", "a number in (0, 1]", self.gamma)
         check(self.breadth >= 2, "breadth", "an integer >= 2", self.breadth)
@@ -136,10 +142,12 @@ def shape_tree(tree: SearchTree, latents: PolarPoints, verifier: Verifier, confi
         ValueError: the number of latents differs from the number of nodes, or a verdict is not in [0, 1].
     """
     check(len(latents) == len(tree), "latents", f"one per node ({len(tree)})", len(latents))
-    correct, ungraded = mark_correct(tree, verifier, config.correct_at)
+    correct, ungraded, unknown = mark_correct(tree, verifier, config.correct_at)
     parent = torch.from_numpy(tree.parent.astype("int64"))
     terminal = torch.from_numpy(tree.status != Status.OPEN)
     value = potential(latents, goal=correct.to(latents.device)).double().cpu()
+    if config.failed_leaves == "zero":
+        value[terminal & ~correct & ~unknown] = 0.0
     rate = success_rate(parent, terminal, correct).double()
     if config.reward == "adaptive":
         well_formed = torch.from_numpy(tree.well_formed.copy())
@@ -148,7 +156,7 @@ def shape_tree(tree: SearchTree, latents: PolarPoints, verifier: Verifier, confi
         reward = process_reward(value, parent, gamma=config.gamma)
     accuracy = leaf_accuracy(parent, terminal, correct)
     has_goal = bool(correct.any())
-    usable = has_goal and accuracy < config.easy_accuracy
+    usable = has_goal and (config.easy_accuracy == 1 or accuracy < config.easy_accuracy)
     groups = choose_sibling_groups(reward, value, parent, config.breadth, config.max_groups) if usable else []
     return ShapedTree(
         tree=tree,

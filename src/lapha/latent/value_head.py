@@ -11,6 +11,8 @@ from torch import nn
 from lapha._checks import check, check_choice, check_float_tensor
 from lapha.latent._files import read_tensors, write_tensors
 
+# In a folder of its own: vLLM reads every .safetensors file that lies beside a model's weights.
+FOLDER = "value_head"
 FILE_NAME = "value_head.safetensors"
 FORMAT = "lapha.ValueHead"
 VERSION = 1
@@ -73,8 +75,11 @@ class ValueHead(nn.Module):
         return f"pooling={self.pooling!r}, curvature={self.curvature}, value_target={self.value_target!r}"
 
     def save_pretrained(self, directory: str | os.PathLike[str]) -> Path:
-        """Write `value_head.safetensors` into `directory` (made if absent), atomically. Returns the file's path."""
-        path = Path(directory) / FILE_NAME
+        """Write `value_head/value_head.safetensors` below `directory` (made if absent), atomically; returns its path.
+
+        `directory` may hold a model's weights: transformers and vLLM load them as before.
+        """
+        path = Path(directory) / FOLDER / FILE_NAME
         path.parent.mkdir(parents=True, exist_ok=True)
         metadata = {
             "hidden_size": str(self.hidden_size),
@@ -87,18 +92,24 @@ class ValueHead(nn.Module):
         write_tensors(path, tensors, FORMAT, VERSION, metadata)
         return path
 
+    @staticmethod
+    def find(path: str | os.PathLike[str]) -> Path | None:
+        """The head's file for a `path` as `from_pretrained` takes it, or None if there is none."""
+        start = Path(path)
+        candidates = (start, start / FOLDER / FILE_NAME, start / FILE_NAME)
+        return next((file for file in candidates if file.is_file()), None)
+
     @classmethod
     def from_pretrained(cls, path: str | os.PathLike[str]) -> ValueHead:
         """Read a head that `save_pretrained` wrote.
 
         Args:
-            path: the folder, or the file itself.
+            path: the folder that it was saved into, the file itself, or the file's own folder.
 
         Raises:
             ValueError: no such file, a truncated one, or one that is not a value head (the message names the file).
         """
-        file = Path(path)
-        file = file / FILE_NAME if file.is_dir() else file
+        file = cls.find(path) or Path(path)
         tensors, metadata = read_tensors(file, FORMAT, VERSION)
         try:
             hidden_size, curvature = int(metadata["hidden_size"]), float(metadata["curvature"])

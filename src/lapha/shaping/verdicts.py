@@ -23,10 +23,11 @@ class Verifier(Protocol):
 
 
 class Verdicts(NamedTuple):
-    """Which nodes are correct leaves, (N,) bool; and how many leaves could not be graded."""
+    """Which nodes are correct leaves, (N,) bool; how many leaves could not be graded; and which, (N,) bool."""
 
     correct: Tensor
     ungraded: int
+    unknown: Tensor
 
 
 def mark_correct(tree: SearchTree, verifier: Verifier, correct_at: float = 0.5) -> Verdicts:
@@ -43,7 +44,7 @@ def mark_correct(tree: SearchTree, verifier: Verifier, correct_at: float = 0.5) 
     check(0 < correct_at <= 1, "correct_at", "a number in (0, 1]", correct_at)
     verdicts: dict[str, float | None] = {}
     correct = torch.zeros(len(tree), dtype=torch.bool)
-    ungraded = 0
+    unknown = torch.zeros(len(tree), dtype=torch.bool)
     for node, answer in enumerate(tree.answer):
         if answer is None:
             continue
@@ -54,10 +55,10 @@ def mark_correct(tree: SearchTree, verifier: Verifier, correct_at: float = 0.5) 
             verdicts[answer] = verdict
         graded = verdicts[answer]
         if graded is None:
-            ungraded += 1
+            unknown[node] = True
         else:
             correct[node] = float(graded) >= correct_at
-    return Verdicts(correct, ungraded)
+    return Verdicts(correct, int(unknown.sum()), unknown)
 
 
 def leaf_accuracy(parent: Tensor, terminal: Tensor, correct: Tensor) -> float:

@@ -28,7 +28,7 @@ def load_tiny(path: str | Path | None = None, value_target: str | None = None) -
     Args:
         path: a checkpoint folder that the build wrote; None for the packaged one.
         value_target: which of the two trained heads, ``"success_rate"`` or ``"potential"``; None for the one that
-            guides better on held-out problems, which is `value_head.safetensors`.
+            guides better on held-out problems, which lies in the folder's `value_head/`.
 
     Raises:
         ValueError: no such folder or head.
@@ -58,7 +58,7 @@ def save_checkpoint(folder: Path, lm: Any, tokenizer: Any, heads: Mapping[str, t
         lm: the `LlamaForCausalLM`.
         tokenizer: its tokenizer.
         heads: linear heads by value target.
-        shipped: the target whose head becomes `value_head.safetensors`.
+        shipped: the target whose head becomes the folder's own.
     """
     folder.mkdir(parents=True, exist_ok=True)
     stored = type(lm)(lm.config).half()

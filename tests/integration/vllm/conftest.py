@@ -17,7 +17,7 @@ def pytest_collection_modifyitems(config, items):
         if Path(item.fspath).parent != Path(__file__).parent:
             continue
         item.add_marker(pytest.mark.vllm)
-        item.add_marker(pytest.mark.timeout(1800))
+        item.add_marker(pytest.mark.timeout(3000))
         if not asked_for:
             item.add_marker(pytest.mark.skip(reason="needs vLLM servers: make test-vllm"))
 
@@ -33,14 +33,10 @@ def vllm_python():
 
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory):
-    """The tiny policy without its value heads: vLLM loads every .safetensors file that it finds."""
+    """The tiny policy's folder as it is, value head and all."""
     from lapha.tiny import tiny_path
 
-    folder = tmp_path_factory.mktemp("served")
-    for file in tiny_path().iterdir():
-        if file.is_file() and file.name != "value_head.safetensors":
-            shutil.copy(file, folder)
-    return folder
+    return shutil.copytree(tiny_path(), tmp_path_factory.mktemp("served"), dirs_exist_ok=True)
 
 
 @pytest.fixture(scope="session")

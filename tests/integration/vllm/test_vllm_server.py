@@ -1,6 +1,8 @@
 """The server engine against real vLLM servers: parity with transformers, search, and failover."""
 
 import asyncio
+import importlib.util
+import json
 import threading
 import time
 from pathlib import Path
@@ -11,7 +13,7 @@ from vllm_process import run_script
 
 from lapha.engines import EngineError, RequestRefusedError, RetryPolicy, TransformersEngine, VLLMServerEngine
 from lapha.search import Search, SearchConfig
-from lapha.tiny import BREADTH, DEPTH_LIMIT, SEARCH, problems
+from lapha.tiny import BREADTH, DEPTH_LIMIT, SEARCH, problems, tiny_path
 from lapha.types import SampleRequest, SamplingParams, State
 
 QUESTIONS = [problem.question for problem in problems.generate(12, seed=3, split="heldout")]
@@ -122,6 +124,30 @@ def test_search(engine, servers):
         assert len(result.latents) == len(result.tree)
         assert all(0 <= value <= 1 for value in result.tree.value)
     assert all(server.answered > 0 for server in engine.pool.servers)
+
+
+def test_the_example_script(servers, model_folder, tmp_path):
+    """examples/vllm_search.py: a JSONL of questions in, a JSONL of answers out; a second run repeats no tree."""
+    path = Path(__file__).parents[3] / "examples" / "vllm_search.py"
+    spec = importlib.util.spec_from_file_location("vllm_search", path)
+    example = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(example)
+    source, target = tmp_path / "questions.jsonl", tmp_path / "answers.jsonl"
+    source.write_text("".join(json.dumps({"question": question}) + "\n" for question in QUESTIONS[:4]))
+    urls, pooling = [servers["first"].url], [servers["pooling"].url]
+
+    def answers():
+        arguments = (str(model_folder), str(tiny_path()), str(source), str(target))
+        asyncio.run(example.main(*arguments, urls, pooling))
+        rows = [json.loads(line) for line in target.read_text().splitlines()]
+        return sorted(rows, key=lambda row: row["index"])
+
+    first = answers()
+    assert [row["question"] for row in first] == QUESTIONS[:4]
+    assert any(row["answer"] for row in first)
+    started = time.monotonic()
+    assert answers() == first
+    assert time.monotonic() - started < 30
 
 
 def test_a_killed_server_loses_nothing(servers, tiny):

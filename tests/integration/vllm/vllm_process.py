@@ -12,7 +12,7 @@ import httpx
 
 POOLING = ("--runner", "pooling", "--convert", "embed")
 POOLER = '{"pooling_type":"MEAN","use_activation":false}'
-START_TIMEOUT_S = 600
+START_TIMEOUT_S = 1200
 
 
 def free_port():
@@ -32,7 +32,7 @@ def environment():
     }
 
 
-def run_script(python, script: Path, *arguments, extra=None, timeout=900):
+def run_script(python, script: Path, *arguments, extra=None, timeout=1500):
     """Run a script to its end in a process group of its own; returns (exit status, output). Nothing of it stays behind."""
     process = subprocess.Popen(
         [str(python), str(script), *map(str, arguments)], env=environment() | (extra or {}), start_new_session=True,

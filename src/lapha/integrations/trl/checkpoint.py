@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import torch
@@ -33,7 +32,7 @@ def load_value_head(folder: str, hidden_size: int) -> ValueHead | None:
     Raises:
         ValueError: the head's hidden size is not the model's.
     """
-    if not folder or not os.path.isfile(os.path.join(folder, "value_head.safetensors")):
+    if not folder or ValueHead.find(folder) is None:
         return None
     head = ValueHead.from_pretrained(folder)
     if head.linear.in_features != hidden_size:

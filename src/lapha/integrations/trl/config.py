@@ -49,7 +49,12 @@ class LaPhaConfig(GRPOConfig):
     process_reward: str = field(default="adaptive", metadata={"help": "'strict' or 'adaptive' (formatting bonus)."})
     gamma: float = field(default=1.0, metadata={"help": "Discount of the potential in the process reward."})
     max_groups: int = field(default=2, metadata={"help": "Sibling groups taken from one tree."})
-    easy_accuracy: float = field(default=0.8, metadata={"help": "Easier trees feed the value loss alone."})
+    easy_accuracy: float = field(
+        default=0.8, metadata={"help": "Trees with at least this leaf accuracy feed the value loss alone; 1: none do."}
+    )
+    failed_leaves: str = field(
+        default="zero", metadata={"help": "Potential of leaves without a correct answer: 'zero' or 'geometry' (paper)."}
+    )
 
     value_weight: float = field(default=1.0, metadata={"help": "Weight of the value loss; 0 turns it off."})
     value_target: str = field(
@@ -112,4 +117,5 @@ class LaPhaConfig(GRPOConfig):
             max_groups=self.max_groups,
             value_target=self.value_target,
             easy_accuracy=self.easy_accuracy,
+            failed_leaves=self.failed_leaves,
         )
