@@ -1,6 +1,7 @@
 """What the search tests share: a scripted tree, and what makes two results the same."""
 
 import asyncio
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -8,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lapha.search import SearchResult
+from lapha.engines.scripted import ScriptedEngine
+from lapha.search import Search, SearchConfig, SearchResult
 from lapha.types import Evaluation, Sample, State, Status, Step, Turn
 
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -84,3 +86,42 @@ def check_statistics(tree) -> None:
     for _, children in tree.siblings():
         weights = np.exp(tree.logprob[children].astype(float) - tree.logprob[children].max())
         np.testing.assert_allclose(tree.prior[children], weights / weights.sum(), rtol=1e-5)
+
+
+QUESTIONS = [f"question {i}" for i in range(12)]
+SMALL = SearchConfig(simulations=10, breadth=4, prune_every=4, seed=5)
+
+
+def search_all(questions, engine=None, config=SMALL, **options):
+    return list(Search(engine or ScriptedEngine(), config=config).run(questions, **options))
+
+
+class CountingEnvironment:
+    """The scripted environment with turns that must be closed: counts what is open."""
+
+    def __init__(self, inner, step_delay: float = 0.0):
+        self.inner, self.step_delay = inner, step_delay
+        self.open: set[int] = set()
+        self.opened = 0
+        self.started: list[str] = []
+
+    def _open(self, turn):
+        self.opened += 1
+        self.open.add(self.opened)
+        return dataclasses.replace(turn, context=self.opened)
+
+    def start(self, question):
+        self.started.append(question)
+        state, turn = self.inner.start(question)
+        return state, self._open(turn)
+
+    async def step(self, turn, sample, depth):
+        assert turn.context in self.open, "a step from a turn that was closed"
+        if self.step_delay:
+            await asyncio.sleep(self.step_delay)
+        step = await self.inner.step(turn, sample, depth)
+        step.turn = self._open(step.turn)
+        return step
+
+    def close(self, turn):
+        self.open.remove(turn.context)  # closing twice is an error
