@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from trl import GRPOConfig
 
-from lapha._checks import check
+from lapha._checks import check, check_choice
 from lapha.integrations.shaped import ShapingConfig
 from lapha.search import SearchConfig
 from lapha.types import SamplingParams
@@ -60,6 +60,13 @@ class LaPhaConfig(GRPOConfig):
     value_target: str = field(
         default="potential", metadata={"help": "What the value head learns: 'potential', 'success_rate' or 'mixed'."}
     )
+    value_states: str = field(
+        default="path",
+        metadata={
+            "help": "States of the value loss: 'path' (those on the rows' own paths, at no extra pass), or 'tree' (all "
+            "of the paper, from as many random root-to-leaf contexts as there are rows, in a second pass)."
+        },
+    )
     value_grad_to_backbone: bool = field(
         default=True, metadata={"help": "Whether the value loss trains the language model too."}
     )
@@ -67,6 +74,7 @@ class LaPhaConfig(GRPOConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check(self.value_weight >= 0, "value_weight", "a number >= 0", self.value_weight)
+        check_choice(self.value_states, "value_states", ("path", "tree"))
         check(self.num_positive >= 0, "num_positive", "an integer >= 0", self.num_positive)
         check(self.tree_concurrency >= 1, "tree_concurrency", "an integer >= 1", self.tree_concurrency)
         assert self.num_generations is not None and self.steps_per_generation is not None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -179,11 +178,3 @@ def live_engine(trainer: Any) -> Iterator[TransformersEngine]:
             yield engine
         finally:
             engine.close()
-
-
-def no_signal(rows: list[TreeRow]) -> bool:
-    """Whether rows carry neither a policy signal nor a value target."""
-    return all(
-        (math.isnan(row.advantage) or row.advantage == 0.0) and all(math.isnan(t) for t in row.value_targets)
-        for row in rows
-    )

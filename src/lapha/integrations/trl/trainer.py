@@ -12,8 +12,8 @@ from lapha._checks import check
 from lapha.integrations.trl.checkpoint import load_value_head, save_value_head, split_state_dict
 from lapha.integrations.trl.config import LaPhaConfig
 from lapha.integrations.trl.reward import ProcessReward
-from lapha.integrations.trl.rollout import TreeRollout, no_signal
-from lapha.integrations.trl.value_loss import captured_hidden_states, prefix_squared_errors, value_columns
+from lapha.integrations.trl.rollout import TreeRollout
+from lapha.integrations.trl.value_loss import captured_hidden_states, prefix_squared_errors, tree_columns, value_columns
 from lapha.latent import ValueHead
 from lapha.shaping import Verifier
 
@@ -93,8 +93,17 @@ class LaPhaTrainer(GRPOTrainer):
         check(len(rows) == len(output["completion_ids"]), "rows", "one per completion", len(rows))
         # GRPO's advantage with the population deviation of the sibling group (method, section 7)
         output["advantages"] = torch.tensor([row.advantage for row in rows], device=device).nan_to_num(0.0)
-        output.update(value_columns(rows, device))
-        signal = torch.tensor([0.0 if no_signal(rows) else 1.0], device=device)
+        if self.args.value_states == "tree":
+            seed = torch.Generator().manual_seed(self.args.seed + self.state.global_step)
+            pad = self.processing_class.pad_token_id
+            columns = tree_columns(self.rollout.trees, len(rows), pad, seed, device)
+            targets = columns["tree_targets"]
+        else:
+            columns = value_columns(rows, device)
+            targets = columns["value_targets"]
+        output.update(columns)
+        moves = bool(output["advantages"].any()) or not bool(targets.isnan().all())
+        signal = torch.tensor([float(moves)], device=device)
         self._has_signal = bool(self.accelerator.gather(signal).sum() > 0)
         self._log_rollout()
         return output
@@ -106,15 +115,12 @@ class LaPhaTrainer(GRPOTrainer):
             loss = super()._compute_loss(model, inputs)
         if args.value_weight == 0:
             return loss
-        check(len(captured) == 1, "forward passes", "one per micro-batch, as in TRL 1.16", len(captured))
-        total, count = prefix_squared_errors(
-            unwrapped.value_head,
-            captured[0],
-            torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], dim=1),
-            inputs["value_ends"],
-            inputs["value_targets"],
-            grad_to_backbone=args.value_grad_to_backbone,
-        )
+        if "tree_ids" in inputs:
+            total, count = self._tree_errors(unwrapped, inputs)
+        else:
+            check(len(captured) == 1, "forward passes", "one per micro-batch, as in TRL 1.16", len(captured))
+            mask = torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], dim=1)
+            total, count = self._errors(unwrapped, captured[0], mask, inputs["value_ends"], inputs["value_targets"])
         # The mean is over the targets of all processes; dividing by their number undoes the gradient's averaging.
         counts = self.accelerator.reduce(torch.stack([total.detach(), count.to(total.dtype)]), reduction="sum")
         processes = self.accelerator.num_processes
@@ -123,6 +129,19 @@ class LaPhaTrainer(GRPOTrainer):
         self._metrics[mode]["lapha/value_loss"].append((counts[0] / counts[1]).item())
         accumulation = self.current_gradient_accumulation_steps if mode == "train" else 1
         return loss + args.value_weight * value_loss / accumulation
+
+    def _tree_errors(self, model: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+        with self.accelerator.autocast():
+            hidden = model.get_decoder()(
+                input_ids=inputs["tree_ids"], attention_mask=inputs["tree_mask"], use_cache=False
+            ).last_hidden_state
+        return self._errors(model, hidden, inputs["tree_mask"], inputs["tree_ends"], inputs["tree_targets"])
+
+    def _errors(
+        self, model: Any, hidden: torch.Tensor, mask: torch.Tensor, ends: torch.Tensor, targets: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        to_backbone = self.args.value_grad_to_backbone
+        return prefix_squared_errors(model.value_head, hidden, mask, ends, targets, grad_to_backbone=to_backbone)
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
         loss = super().training_step(model, inputs, num_items_in_batch)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
 
-from lapha.integrations.shaped import TreeRow
+from lapha.integrations.shaped import ShapedTree, TreeRow
 from lapha.latent import ValueHead
 
 
@@ -42,6 +43,49 @@ def value_columns(rows: list[TreeRow], device: torch.device) -> dict[str, torch.
         ends[index, : len(row.value_ends)] = torch.tensor(row.value_ends)
         targets[index, : len(row.value_targets)] = torch.tensor(row.value_targets)
     return {"value_ends": ends.to(device), "value_targets": targets.to(device)}
+
+
+def tree_columns(
+    trees: Sequence[ShapedTree], rows: int, pad: int, generator: torch.Generator, device: torch.device
+) -> dict[str, torch.Tensor]:
+    """`rows` root-to-leaf contexts of `trees`, drawn at random, with every state's target on them.
+
+    A state that lies on several of the drawn paths keeps its target on one of them, so that each counts once. Fewer
+    paths than rows leave rows without targets.
+
+    Returns:
+        ``tree_ids`` and ``tree_mask`` (rows, L) int64, right-padded; ``tree_ends`` (rows, K) int64 and
+        ``tree_targets`` (rows, K) float32, as `value_columns` has them.
+    """
+    paths = [(tree, node) for tree in trees for node, below in enumerate(tree.tree.children) if not below]
+    order = torch.randperm(len(paths), generator=generator)[:rows].tolist()
+    contexts: list[list[int]] = []
+    ends: list[list[int]] = []
+    targets: list[list[float]] = []
+    counted: set[tuple[int, int]] = set()
+    for shaped, leaf in (paths[index] for index in order):
+        context: list[int] = []
+        ends.append([])
+        targets.append([])
+        for node in shaped.tree.path(leaf):
+            context += shaped.tree.tokens[node]
+            ends[-1].append(len(context))
+            fresh = (id(shaped), node) not in counted
+            counted.add((id(shaped), node))
+            targets[-1].append(float(shaped.value_target[node]) if fresh else math.nan)
+        contexts.append(context)
+    missing = rows - len(contexts)
+    contexts += [[pad]] * missing
+    return {
+        "tree_ids": _padded(contexts, pad).to(device),
+        "tree_mask": _padded([[1] * len(context) for context in contexts], 0).to(device),
+        "tree_ends": _padded(ends + [[0]] * missing, 0).to(device),
+        "tree_targets": _padded(targets + [[math.nan]] * missing, math.nan).to(device),
+    }
+
+
+def _padded(values: list[list[Any]], fill: float) -> torch.Tensor:
+    return torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in values], batch_first=True, padding_value=fill)
 
 
 def prefix_logits(token_scores: torch.Tensor, attention_mask: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
