@@ -133,7 +133,7 @@ class TrainingRun:
         """Train; with `resume`, from the last checkpoint in the output folder if there is one."""
         from transformers.trainer_utils import get_last_checkpoint
 
-        folder = Path(self.trainer.args.output_dir)
+        folder = Path(str(self.trainer.args.output_dir))
         last = get_last_checkpoint(str(folder)) if resume and folder.is_dir() else None
         if last:
             logger.info("resuming from %s", last)

@@ -43,8 +43,8 @@ def read_predictions(path: str | Path, questions: Sequence[str]) -> list[Outcome
             without a prediction.
     """
     places: dict[str, list[int]] = {}
-    for index, question in enumerate(questions):
-        places.setdefault(" ".join(question.split()), []).append(index)
+    for index, asked in enumerate(questions):
+        places.setdefault(" ".join(asked.split()), []).append(index)
     outcomes: dict[int, Outcome] = {}
     for number, record in enumerate(read_json_lines(path), 1):
         at = f"{path}, record {number}"

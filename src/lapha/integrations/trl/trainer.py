@@ -39,7 +39,10 @@ class LaPhaTrainer(GRPOTrainer):
         ValueError: no verifier, or arguments that cannot work together.
     """
 
-    _tag_names: ClassVar[list[str]] = ["trl", "grpo", "lapha"]
+    _tag_names: ClassVar[list[str]] = ["trl", "grpo", "lapha"]  # type: ignore[misc]
+    args: LaPhaConfig  # type: ignore[misc]
+    model: Any  # type: ignore[misc]
+    processing_class: Any
 
     def __init__(
         self,
@@ -66,7 +69,8 @@ class LaPhaTrainer(GRPOTrainer):
             )
         if isinstance(model, str):
             source = model
-            model = AutoModelForCausalLM.from_pretrained(model, **dict(args.model_init_kwargs or {}))
+            options: Any = args.model_init_kwargs or {}
+            model = AutoModelForCausalLM.from_pretrained(model, **options)
             args.model_init_kwargs = None
         else:
             source = getattr(model.config, "_name_or_path", "")
@@ -165,9 +169,9 @@ class LaPhaTrainer(GRPOTrainer):
         if state_dict is None:
             state_dict = self.accelerator.unwrap_model(self.model).state_dict()
         policy, head = split_state_dict(state_dict)
-        output_dir = output_dir if output_dir is not None else self.args.output_dir
-        super()._save(output_dir, state_dict=policy)
-        save_value_head(output_dir, head, value_target=self.args.value_target)
+        folder = str(output_dir if output_dir is not None else self.args.output_dir)
+        super()._save(folder, state_dict=policy)
+        save_value_head(folder, head, value_target=self.args.value_target)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
