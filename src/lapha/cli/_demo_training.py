@@ -54,6 +54,7 @@ def train(
         repetition_penalty=1.0,
         simulations=16,
         depth_limit=DEPTH_LIMIT,
+        max_expands=1,
         prune_every=8,
         # The embedded policy solves a good part of its trees: several correct leaves a tree, and no tree is too easy.
         num_positive=4,

@@ -189,10 +189,16 @@ class _Demo:
 
     def search_config(self) -> Any:
         from lapha.search import SearchConfig
-        from lapha.tiny import SEARCH
+        from lapha.tiny import BREADTH, DEPTH_LIMIT, SEARCH
 
         return SearchConfig(
-            simulations=self.settings.simulations, breadth=4, depth_limit=8, sampling=SEARCH, seed=self.settings.seed
+            simulations=self.settings.simulations,
+            breadth=BREADTH,
+            depth_limit=DEPTH_LIMIT,
+            # Four samples of a step cover the moves; a second expansion of a state repeats them.
+            max_expands=1,
+            sampling=SEARCH,
+            seed=self.settings.seed,
         )
 
     def environment(self) -> Any:

@@ -41,6 +41,7 @@ class LaPhaConfig(GRPOConfig):
     depth_limit: int = field(default=6, metadata={"help": "Most steps of one path."})
     selection: str = field(default="frontier", metadata={"help": "Where to expand: 'frontier' or 'puct'."})
     c_puct: float = field(default=1.0, metadata={"help": "Weight of the prior in the selection score."})
+    max_expands: int = field(default=2, metadata={"help": "Most expansions of one node."})
     value_trust: float = field(default=1.0, metadata={"help": "Weight of the value head in a node's value."})
     prune_every: int = field(default=8, metadata={"help": "Prune after so many simulations; 0 never."})
     num_positive: int = field(default=1, metadata={"help": "Stop a tree after so many correct leaves; 0 never."})
@@ -104,6 +105,7 @@ class LaPhaConfig(GRPOConfig):
             selection=self.selection,
             c_puct=self.c_puct,
             value_trust=self.value_trust,
+            max_expands=self.max_expands,
             prune_every=self.prune_every,
             seed=self.seed,
             sampling=SamplingParams(
