@@ -47,7 +47,7 @@ def train(
         per_device_train_batch_size=trees * breadth,
         num_generations=breadth,
         max_completion_length=SEARCH.max_tokens,
-        learning_rate=5e-5,
+        learning_rate=6e-5,
         temperature=0.7,
         top_p=1.0,
         top_k=0,

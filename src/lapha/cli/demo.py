@@ -16,7 +16,7 @@ def demo(
         "runs/demo"
     ),
     problems: Annotated[int, typer.Option(help="Held-out problems, the same before and after.")] = 100,
-    steps: Annotated[int, typer.Option(help="Training steps.")] = 20,
+    steps: Annotated[int, typer.Option(help="Training steps.")] = 30,
     trees: Annotated[int, typer.Option(help="Trees grown per training step.")] = 32,
     simulations: Annotated[int, typer.Option(help="Expansions of one tree in value mode.")] = 24,
     seed: Annotated[int, typer.Option(help="Seed of problems, sampling and training.")] = 0,
