@@ -19,7 +19,7 @@ ROOT = HERE.parents[1]
 sys.path.insert(0, str(HERE))
 import recorded
 
-TIMEOUT = 300
+TIMEOUT = 900
 
 
 @pytest.fixture(scope="module")
