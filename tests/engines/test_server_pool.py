@@ -92,7 +92,7 @@ def dead_url():
 def ask(pool, count=1, name="tree 3, node 7"):
     async def scenario():
         answers = await asyncio.gather(
-            *(pool.post("/x", {"k": k}, name=name) for k in range(count)), return_exceptions=True
+            *(pool.ask("/x", {"k": k}, name=name) for k in range(count)), return_exceptions=True
         )
         await pool.aclose()
         return answers
@@ -151,7 +151,7 @@ def test_work_is_balanced_by_outstanding_requests(serve):
     async def stream(pool):
         async def client(k):
             for _ in range(10):
-                await pool.post("/x", {"k": k}, name="r")
+                await pool.ask("/x", {"k": k}, name="r")
 
         await asyncio.gather(*(client(k) for k in range(4)))
 
@@ -198,7 +198,7 @@ def test_a_cancelled_request_is_not_the_servers_fault(serve):
 
     async def scenario():
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(pool.post("/x", {}, name="r"), 0.05)
+            await asyncio.wait_for(pool.ask("/x", {}, name="r"), 0.05)
         await pool.aclose()
 
     asyncio.run(scenario())

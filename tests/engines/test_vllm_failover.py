@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from lapha.engines import EngineError, RetryPolicy, ScriptedEngine, VLLMServerEngine
+from lapha.engines import EngineError, RequestRefusedError, RetryPolicy, ScriptedEngine, VLLMServerEngine
 from lapha.engines.scripted import render
 from lapha.latent import ValueHead
 from lapha.search import Search, SearchConfig
@@ -149,8 +149,15 @@ def canned():
     """A server that answers everything with `body`."""
 
     class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.answer(server.models)
+
         def do_POST(self):
-            text = json.dumps(server.body).encode()
+            server.asked.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.answer(server.body)
+
+        def answer(self, body):
+            text = json.dumps(body).encode()
             self.send_response(200)
             self.send_header("Content-Length", str(len(text)))
             self.end_headers()
@@ -161,6 +168,7 @@ def canned():
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.url = f"http://127.0.0.1:{server.server_port}"
+    server.models, server.asked = {}, []
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     yield server
@@ -175,6 +183,20 @@ def test_servers_that_are_not_vllm_are_found_out(canned):
     canned.body = {"choices": []}
     with pytest.raises(EngineError, match="expected 2 continuations, got 0"):
         ask(engine_over([canned.url]))
+
+
+def test_steps_are_cut_to_the_models_window(canned):
+    """vLLM refuses more tokens than its window holds; the engine asks for what fits, and names what does not."""
+    choice = {"token_ids": [7], "logprobs": {"token_logprobs": [-0.5]}, "finish_reason": "length"}
+    canned.body = {"choices": [{"index": k, **choice} for k in range(2)]}
+    canned.models = {"data": [{"id": "other", "max_model_len": 5}, {"id": "m", "max_model_len": 20}]}
+    engine = engine_over([canned.url])
+    assert [sample.finish_reason for sample in ask(engine)] == ["length", "length"]
+    assert canned.asked[0]["max_tokens"] == 17
+    engine.model = None
+    engine._context_limit = 3
+    with pytest.raises(RequestRefusedError, match=r"a context of 3 tokens leaves no room .* window of 3"):
+        ask(engine)
 
 
 def test_pooled_states_of_another_model_are_found_out(canned):

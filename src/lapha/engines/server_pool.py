@@ -105,12 +105,14 @@ class ServerPool:
         # a client's connections belong to the event loop that opened them
         self._clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = weakref.WeakKeyDictionary()
 
-    async def post(self, path: str, payload: dict[str, Any], *, name: str, weight: int = 1) -> dict[str, Any]:
-        """POST `payload` to `path` of some server and return its JSON answer.
+    async def ask(
+        self, path: str, payload: dict[str, Any] | None = None, *, name: str, weight: int = 1
+    ) -> dict[str, Any]:
+        """Ask some server and return its JSON answer.
 
         Args:
             path: such as ``"/v1/completions"``.
-            payload: JSON body.
+            payload: JSON body to POST; None for a GET.
             name: of the request, for messages.
             weight: how much work it is, for balancing.
 
@@ -143,7 +145,7 @@ class ServerPool:
             await client.aclose()
 
     async def _attempt(
-        self, path: str, payload: dict[str, Any], name: str, weight: int, tried: list[Server]
+        self, path: str, payload: dict[str, Any] | None, name: str, weight: int, tried: list[Server]
     ) -> dict[str, Any]:
         server = await self._choose(tried)
         if tried and tried[-1] is not server:
@@ -170,9 +172,10 @@ class ServerPool:
         server.breaker.succeeded()
         return answer
 
-    async def _send(self, server: Server, path: str, payload: dict[str, Any], name: str) -> dict[str, Any]:
+    async def _send(self, server: Server, path: str, payload: dict[str, Any] | None, name: str) -> dict[str, Any]:
         try:
-            response = await self._client().post(server.url + path, json=payload)
+            method = "GET" if payload is None else "POST"
+            response = await self._client().request(method, server.url + path, json=payload)
         except self._httpx.TransportError as error:  # timeouts are among them
             message = f"{type(error).__name__} {error}".strip()
             raise ServerFailedError(message, request=name, server=server.url) from error

@@ -166,6 +166,7 @@ class VLLMLocalEngine:
         self.value_head = value_head.to("cpu", torch.float32).eval() if value_head is not None else None
         self.evaluator = evaluator
         self._environment = environment
+        self._context_limit = int(llm.llm_engine.model_config.max_model_len)
         self._stop_token_ids = list(stop_token_ids)
         self._policy = _Stepper(llm, self._vllm)
         self._pooling = _Stepper(pooling_llm, self._vllm) if pooling_llm is not None else None
@@ -186,7 +187,8 @@ class VLLMLocalEngine:
         """
         check(request.n >= 1, "request.n", "an integer >= 1", request.n)
         prefix = request.state.token_ids + tuple(request.bridge_ids)
-        output = await self._policy.ask(prefix, self._parameters(request), request.name)
+        room = max(self._context_limit - len(prefix), 1)  # vLLM names a context that leaves none, when it is asked
+        output = await self._policy.ask(prefix, self._parameters(request, room), request.name)
         completions = sorted(output.outputs, key=lambda completion: completion.index)
         if request.params.temperature == 0:
             completions = completions * request.n  # the most likely continuation is one
@@ -218,11 +220,11 @@ class VLLMLocalEngine:
         if self._pooling is not None:
             self._pooling.close()
 
-    def _parameters(self, request: SampleRequest) -> Any:
+    def _parameters(self, request: SampleRequest, room: int) -> Any:
         params = request.params
         return self._vllm.SamplingParams(
             n=1 if params.temperature == 0 else request.n,
-            max_tokens=params.max_tokens,
+            max_tokens=min(params.max_tokens, room),
             temperature=params.temperature,
             top_p=params.top_p,
             top_k=params.top_k,

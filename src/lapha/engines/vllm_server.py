@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import logging
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -13,10 +14,12 @@ import torch
 from lapha._checks import check
 from lapha._imports import require
 from lapha.agent import ChatEnvironment
-from lapha.engines.errors import EngineError
+from lapha.engines.errors import EngineError, RequestRefusedError
 from lapha.engines.server_pool import RetryPolicy, ServerPool
 from lapha.latent import ValueHead
 from lapha.types import Environment, Evaluation, Evaluator, Sample, SampleRequest, State
+
+logger = logging.getLogger(__name__)
 
 _STATES_PER_REQUEST = 64
 
@@ -75,7 +78,7 @@ class PoolingServer:
         if self.model is not None:
             payload["model"] = self.model
         name = f"h(s) of {len(states)} states"
-        answer = await self.pool.post("/pooling", payload, name=name, weight=len(states))
+        answer = await self.pool.ask("/pooling", payload, name=name, weight=len(states))
         rows: list[np.ndarray | None] = [None] * len(states)
         for item in answer["data"]:
             rows[item["index"]] = np.frombuffer(base64.b64decode(item["data"]), dtype="<f4").copy()
@@ -105,6 +108,8 @@ class VLLMServerEngine:
         value_head: reads v̂(s) from h(s); needed with `pooling_urls`.
         evaluator: evaluates states instead of pooling servers, such as a `TransformersEngine`.
         environment: what `.environment` returns; None for a `ChatEnvironment` over the tokenizer.
+        stop_token_ids: tokens that end a step beside the model's end-of-sequence tokens.
+        context_limit: most tokens of a context with its continuation; None to ask the servers.
         policy: timeouts, retries and circuit breakers.
         api_key: sent as a bearer token, if given.
 
@@ -123,6 +128,7 @@ class VLLMServerEngine:
         evaluator: Evaluator | None = None,
         environment: Environment | None = None,
         stop_token_ids: Iterable[int] = (),
+        context_limit: int | None = None,
         policy: RetryPolicy | None = None,
         api_key: str | None = None,
     ) -> None:
@@ -133,6 +139,7 @@ class VLLMServerEngine:
         self.model = model
         self.evaluator = evaluator
         self._stop_token_ids = list(stop_token_ids)
+        self._context_limit = context_limit
         self._environment = environment
         if pooling_urls:
             check(evaluator is None, "evaluator", "None where pooling_urls are given", type(evaluator).__name__)
@@ -165,7 +172,12 @@ class VLLMServerEngine:
         check(request.n >= 1, "request.n", "an integer >= 1", request.n)
         prefix = request.state.token_ids + tuple(request.bridge_ids)
         payload = self._payload(request, prefix)
-        answer = await self.pool.post("/v1/completions", payload, name=request.name, weight=request.n)
+        room = await self._limit() - len(prefix)
+        if room < 1:
+            message = f"a context of {len(prefix)} tokens leaves no room in the model's window of {room + len(prefix)}"
+            raise RequestRefusedError(message, request=request.name)
+        payload["max_tokens"] = min(payload["max_tokens"], room)  # vLLM refuses more than fits
+        answer = await self.pool.ask("/v1/completions", payload, name=request.name, weight=request.n)
         choices = sorted(answer["choices"], key=lambda choice: choice["index"])
         if len(choices) != payload["n"]:
             raise EngineError(f"expected {payload['n']} continuations, got {len(choices)}", request=request.name)
@@ -189,6 +201,22 @@ class VLLMServerEngine:
         await self.pool.aclose()
         if isinstance(self.evaluator, PoolingServer):
             await self.evaluator.pool.aclose()
+
+    async def _limit(self) -> int:
+        """The model's window as the servers give it; a server that gives none is taken at its word later."""
+        if self._context_limit is None:
+            try:
+                answer = await self.pool.ask("/v1/models", name="the model's window")
+            except RequestRefusedError as error:
+                logger.warning("no limit to the length of contexts is known: %s", error)
+                answer = {}
+            limits = [
+                card["max_model_len"]
+                for card in answer.get("data", ())
+                if card.get("max_model_len") and self.model in (None, card.get("id"))
+            ]
+            self._context_limit = min(limits, default=2**31)
+        return self._context_limit
 
     def _payload(self, request: SampleRequest, prefix: tuple[int, ...]) -> dict[str, Any]:
         params = request.params
