@@ -196,6 +196,7 @@ class _Link:
         self._numbers = itertools.count()
         self._waiting: dict[int, Future[dict[str, Any]]] = {}
         self._closed = False
+        self._broken = ""
         self._owner = os.getpid()
         ours.sendall(json.dumps(config).encode() + b"\n")
         self._stream = ours.makefile("rb")
@@ -257,8 +258,8 @@ class _Link:
         self._socket.close()
 
     def _send(self, message: dict[str, Any]) -> None:
-        if self._closed:
-            raise SandboxError("the sandbox is closed")
+        if self._closed or self._broken:
+            raise SandboxError("the sandbox is closed" if self._closed else self._broken)
         if os.getpid() != self._owner:
             raise SandboxError("the sandbox belongs to the process that made it, and this is a fork of that")
         data = json.dumps(message).encode()
@@ -292,7 +293,7 @@ class _Link:
     def _fail(self, reason: str) -> None:
         with self._lock:
             waiting, self._waiting = list(self._waiting.values()), {}
-            self._closed = True
+            self._broken = self._broken or reason
         for future in waiting:
             if future.set_running_or_notify_cancel():
                 future.set_exception(SandboxError(reason))

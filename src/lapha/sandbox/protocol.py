@@ -71,7 +71,7 @@ class RunResult:
     Attributes:
         outcome: ``"ok"``; ``"error"`` (the code raised: its effects up to there stay); a breach, after which the
             session is as it was (``"timeout"``, ``"cpu"``, ``"memory"``, ``"output"``, ``"files"``, ``"crashed"``: the
-            interpreter died; ``"lost"``: the session's state had to be rebuilt and could not be); or ``"refused"``
+            interpreter died; ``"lost"``: the session's state was gone and could not be made again); or ``"refused"``
             (the code never ran).
         output: what the code printed, on standard output and standard error, in order.
         value: ``repr`` of the last line's value, or None where there is none.
@@ -162,6 +162,6 @@ def breach_message(outcome: str, limits: Limits) -> str:
         "output": f"it printed more than {limits.output_bytes} bytes",
         "files": f"it left more than {limits.file_bytes} bytes of files, too many files, or files that stay open",
         "crashed": "the interpreter died",
-        "lost": "the session's earlier code did not give the same result when it was run again",
+        "lost": "the session's state could not be continued, nor made again by running its code again",
     }[outcome]
     return f"Stopped: {what}. The session is as it was before this run."

@@ -208,7 +208,10 @@ def _add_routes(app: Any, served: _Served, fastapi: Any) -> None:
             _check_room(served, error)
             if of is not None and of not in served.states:
                 raise error(404, "no such state; it may have expired")
-            entry = served.start(name, of, body.get("code"))
+            try:
+                entry = served.start(name, of, body.get("code"))
+            except SandboxError as failure:
+                raise error(502, f"the sandbox failed: {failure}") from failure
             if of is not None:
                 served.states[of].used = entry.used
         closed = body.get("close")

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from lapha.sandbox.jail.processes import Process
+from lapha.sandbox.jail.process import Process
 from lapha.sandbox.jail.workspace import Files
 
 

@@ -1,124 +1,42 @@
-"""The jail's processes as the supervisor sees them: waiting, forking, running, dead."""
+"""All processes of the jail: waking them, forking them, hearing what they say, ending them."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import heapq
-import itertools
 import json
 import os
 import selectors
 import signal
 import time
-from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import NamedTuple
 
 from lapha.sandbox.jail import notify
+from lapha.sandbox.jail.process import Message, Process, cpu_seconds, parent_of, parents
 from lapha.sandbox.jail.seccomp import FORK_FLAGS, HYPERCALL, NR_CLONE
+from lapha.sandbox.jail.timers import Timers
 
-FORK_SECONDS = 5.0
-"""How long a fork may take, of both sides: milliseconds, on a machine that is not overloaded."""
+FORK_SECONDS = 2.0
+"""After this time a fork is looked at: it takes milliseconds, on a machine that is not overloaded."""
+
+FORK_CPU_SECONDS = 1.0
+"""Processor time that both sides of a fork may use: one that has had less is not stuck, but starved."""
+
+FORK_LONGEST_SECONDS = 20.0
+"""Longest fork, starved or not."""
 
 MAX_REFUSED = 100
 """How often a process may try to start another before it is ended: each try costs the supervisor time."""
 
-_HUGE = 2 << 20
-_TICKS = os.sysconf("SC_CLK_TCK")
 
-Message = dict[str, Any]
+class Began(NamedTuple):
+    """A fork under way: who wants it, the parent's messages and processor time then, and when that was."""
 
-
-class Timers:
-    """Things to do later."""
-
-    def __init__(self) -> None:
-        self._heap: list[tuple[float, int, list[Callable[[], None]]]] = []
-        self._order = itertools.count()
-
-    def after(self, seconds: float, action: Callable[[], None]) -> Callable[[], None]:
-        """Call `action` in a while; returns a function that takes this back."""
-        entry = [action]
-        heapq.heappush(self._heap, (time.monotonic() + seconds, next(self._order), entry))
-        return entry.clear
-
-    def run_due(self) -> float | None:
-        """Do what is due; seconds until the next one, or None."""
-        while self._heap:
-            when, _, entry = self._heap[0]
-            if entry and (wait := when - time.monotonic()) > 0:
-                return wait
-            heapq.heappop(self._heap)
-            if entry:
-                entry[0]()
-        return None
-
-
-class Process:
-    """One process of the jail, which holds one branch's state.
-
-    Attributes:
-        pid: its number, as seen outside the jail.
-        pidfd: a handle that cannot come to mean another process.
-        waits: where it waits for a command; None while it works.
-        then: who gets the next message of a working process (None if it died or wrote garbage).
-        expects_child: who gets the process that it is about to fork.
-        may_clone: whether the one `clone` of that fork is still to come.
-        forks: who else wants a fork of it.
-        turn: counts its messages, so that a deadline knows whether it is still meant.
-        refused: how often it has tried to start another process.
-    """
-
-    def __init__(self, pid: int, pidfd: int, waits: notify.Notification | None) -> None:
-        self.pid = pid
-        self.pidfd = pidfd
-        self.waits = waits
-        self.then: Callable[[Message | None], None] | None = None
-        self.expects_child: Callable[[Process | None], None] | None = None
-        self.may_clone = False
-        self.forks: deque[Callable[[Process | None], None]] = deque()
-        self.on_death: Callable[[], None] | None = None
-        self.dead = False
-        self.turn = 0
-        self.refused = 0
-
-    def cpu_seconds(self) -> float:
-        """Processor time used since it was forked."""
-        try:
-            with open(f"/proc/{self.pid}/stat", "rb") as file:
-                fields = file.read().rpartition(b")")[2].split()
-        except OSError:
-            return 0.0
-        return (int(fields[11]) + int(fields[12])) / _TICKS
-
-    def private_bytes(self) -> int:
-        """Memory that would be free without it."""
-        try:
-            with open(f"/proc/{self.pid}/smaps_rollup", "rb") as file:
-                lines = [line.split() for line in file if line.startswith(b"Private_")]
-        except OSError:
-            return 0
-        return sum(int(line[1]) << 10 for line in lines)
-
-    def large_ranges(self) -> list[tuple[int, int]]:
-        """Start and size of its private memory, in whole huge pages."""
-        found = []
-        with open(f"/proc/{self.pid}/maps") as file:
-            for line in file:
-                span, rights, _, _, inode, *name = line.split()
-                start, end = (int(bound, 16) for bound in span.split("-"))
-                start, end = -(-start // _HUGE) * _HUGE, end // _HUGE * _HUGE
-                if inode == "0" and rights == "rw-p" and end > start and name != ["[stack]"]:
-                    found.append((start, end - start))
-        return found
-
-    def open_files(self) -> set[str]:
-        """Its open file descriptors, but for the three standard ones."""
-        try:
-            return set(os.listdir(f"/proc/{self.pid}/fd")) - {"0", "1", "2"}
-        except OSError:
-            return set()
+    then: Callable[[Process | None], None]
+    turn: int
+    cpu_seconds: float
+    when: float
 
 
 class Processes:
@@ -154,9 +72,12 @@ class Processes:
             while (left := deadline - time.monotonic()) > 0:
                 if waiting.select(left) and (notification := notify.receive(self._listener)):
                     # at this moment bwrap and its reaper are the only others in there
-                    parents = _parents()
-                    self._outsiders = {pid for pid in parents if self._inside(pid, parents)} - {notification.pid}
-                    return None if self._read(notification) is None else self._adopt(notification)
+                    family = parents()
+                    self._outsiders = {pid for pid in family if self._inside(pid, family)} - {notification.pid}
+                    template = None if self._read(notification) is None else self._adopt(notification)
+                    if template is not None:
+                        template.trusted = True
+                    return template
         return None
 
     def on_notification(self) -> None:
@@ -165,6 +86,9 @@ class Processes:
         if notification is None:
             return
         process = self._by_pid.get(notification.pid)
+        if process is not None and process.has_ended():
+            self._forget(process)  # and its number has been given to another one
+            process = None
         if notification.number == NR_CLONE:
             self._on_clone(process, notification)
         elif notification.number == HYPERCALL:
@@ -180,14 +104,26 @@ class Processes:
             parent.forks.append(then)
         else:
             parent.expects_child, parent.may_clone = then, True
-            turn = parent.turn
-
-            def too_late() -> None:
-                if parent.turn == turn or parent.expects_child is then:
-                    self.kill(parent)
-
-            self._timers.after(FORK_SECONDS, too_late)
+            if not parent.trusted:
+                began = Began(then, parent.turn, parent.cpu_seconds(), time.monotonic())
+                self._timers.after(FORK_SECONDS, lambda: self._check_fork(parent, began))
             self._wake(parent, {"do": "fork"})
+
+    def _check_fork(self, parent: Process, began: Began) -> None:
+        """End a process that does not come back from a fork, or whose child does not show up."""
+        if parent.dead or (parent.turn != began.turn and parent.expects_child is not began.then):
+            return
+        newborn = [pid for pid, of in parents().items() if of == parent.pid and pid not in self._by_pid]
+        used = parent.cpu_seconds() - began.cpu_seconds + sum(map(cpu_seconds, newborn))
+        if used < FORK_CPU_SECONDS and time.monotonic() - began.when < FORK_LONGEST_SECONDS:
+            self._timers.after(1.0, lambda: self._check_fork(parent, began))
+        else:
+            self.kill(parent)
+
+    def abandon(self) -> None:
+        """The jail is gone: so are all its processes, whether that has been noticed or not."""
+        for process in list(self._by_pid.values()):
+            self.kill(process)
 
     def command(self, process: Process, command: Message, then: Callable[[Message | None], None]) -> None:
         """Give a waiting process work; `then` gets its next message, or None if it dies or writes garbage."""
@@ -204,22 +140,22 @@ class Processes:
 
     def sweep(self) -> None:
         """End processes of the jail that nobody expects: born of a fork that was given up, and silent."""
-        parents = _parents()
+        family = parents()
         forking = {pid for pid, process in self._by_pid.items() if process.expects_child is not None}
-        for pid, parent in parents.items():
+        for pid, parent in family.items():
             stranger = pid not in self._by_pid and parent not in forking and pid not in self._outsiders
-            if stranger and self._inside(pid, parents):
+            if stranger and self._inside(pid, family):
                 with contextlib.suppress(OSError):
                     pidfd = os.pidfd_open(pid)
                     # the handle is taken: look again whether it is still the same process
-                    if _parent_of(pid) == parent:
+                    if parent_of(pid) == parent:
                         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
                     os.close(pidfd)
 
-    def _inside(self, pid: int, parents: dict[int, int]) -> bool:
+    def _inside(self, pid: int, family: dict[int, int]) -> bool:
         """Whether a process descends from the jail's first."""
         while pid > 1 and pid != self._top:
-            pid = parents.get(pid, 0)
+            pid = family.get(pid, 0)
         return pid == self._top
 
     # What processes do ---------------------------------------------------------------------------------------
@@ -253,7 +189,7 @@ class Processes:
 
     def _newborn(self, notification: notify.Notification) -> Process | None:
         """A process that nobody knows yet: the child of whoever was told to fork, or an intruder."""
-        parent = self._by_pid.get(_parent_of(notification.pid))
+        parent = self._by_pid.get(parent_of(notification.pid))
         if parent is None or parent.expects_child is None or parent.may_clone:
             with contextlib.suppress(OSError):
                 pidfd = os.pidfd_open(notification.pid)
@@ -328,16 +264,3 @@ class Processes:
         for wanted in waiting:
             if wanted is not None:
                 wanted(None)
-
-
-def _parents() -> dict[int, int]:
-    """Parent of every process of this machine."""
-    return {int(name): _parent_of(int(name)) for name in os.listdir("/proc") if name.isdigit()}
-
-
-def _parent_of(pid: int) -> int:
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return int(file.read().rpartition(b")")[2].split()[1])
-    except OSError:
-        return -1

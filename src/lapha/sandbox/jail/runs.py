@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from lapha.sandbox.jail.history import Cell
-from lapha.sandbox.jail.processes import Message, Process, Processes, Timers
+from lapha.sandbox.jail.process import Message, Process
+from lapha.sandbox.jail.processes import Processes
+from lapha.sandbox.jail.timers import Timers
 from lapha.sandbox.jail.workspace import Files, Slot, Slots
 
 _LOOK_SECONDS = 0.05

@@ -20,8 +20,10 @@ from typing import Any
 
 from lapha.sandbox.jail import launch, seccomp
 from lapha.sandbox.jail.history import Cell, Session
-from lapha.sandbox.jail.processes import Process, Processes, Timers
+from lapha.sandbox.jail.process import Process
+from lapha.sandbox.jail.processes import Processes
 from lapha.sandbox.jail.runs import Bounds, Result, Run, Then
+from lapha.sandbox.jail.timers import Timers
 from lapha.sandbox.jail.workspace import Files, Slots
 
 _HEAD = struct.Struct("=I")
@@ -100,6 +102,7 @@ class Supervisor:
         if self._bwrap is not None:
             self._bwrap.kill()
             self._bwrap.wait()
+        self._processes.abandon()
         self._selector.unregister(self._listener)
         os.close(self._listener)
         if self._restarts >= _RESTARTS:
@@ -145,8 +148,8 @@ class Supervisor:
             then(process)
         self._let_go(cell)
 
-    def _run(self, cell: Cell, code: str, then: Then, bounds: Bounds) -> None:
-        """Run code on top of a cell."""
+    def _run(self, cell: Cell, code: str, then: Then, bounds: Bounds, *, again: bool = True) -> None:
+        """Run code on top of a cell; once more with a rebuilt state if that could not be forked."""
 
         def start(process: Process | None) -> None:
             if process is None:
@@ -160,6 +163,9 @@ class Supervisor:
 
         def done(result: Result, process: Process | None, files: Files) -> None:
             cell.pins -= 1
+            if result["outcome"] == "lost" and again:
+                self._run(cell, code, then, bounds, again=False)
+                return
             then(result, process, files)
             self._let_go(cell)
 
