@@ -23,18 +23,28 @@ class EvaluationCommand:
         concurrency: trees and chains in flight at once.
         keep_trees: save searched trees.
         force: start anew.
+        servers, pooling_servers: addresses of vLLM servers, with commas. A run may go on with other addresses.
 
     Raises:
         ValueError: options that cannot work, before any model is loaded.
     """
 
     def __init__(
-        self, settings: dict[str, Any], folder: Path, *, concurrency: int, keep_trees: bool, force: bool
+        self,
+        settings: dict[str, Any],
+        folder: Path,
+        *,
+        concurrency: int,
+        keep_trees: bool,
+        force: bool,
+        servers: str | None = None,
+        pooling_servers: str | None = None,
     ) -> None:
         check(len(settings["modes"]) > 0, "modes", "at least one mode", "none")
         check_modes(settings["modes"], settings["samples"])
         self.settings, self.folder = settings, folder
         self.concurrency, self.keep_trees, self.force = concurrency, keep_trees, force
+        self.servers, self.pooling_servers = _urls(servers), _urls(pooling_servers)
         self.selection = Selection(settings["limit"], parse_shard(settings["shard"]), settings["shuffle_seed"])
         self.questions = self._questions()
 
@@ -64,8 +74,8 @@ class EvaluationCommand:
             sandbox=settings["sandbox"],
             depth_limit=settings["depth"],
             context_limit=settings["context_limit"],
-            servers=_urls(settings["server"]),
-            pooling_servers=_urls(settings["pooling_server"]),
+            servers=self.servers,
+            pooling_servers=self.pooling_servers,
         )
         config = search_config(loaded, settings)
         with LiveProgress(folder, len(self.questions) * len(settings["modes"]), grader) as live:

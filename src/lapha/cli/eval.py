@@ -65,12 +65,20 @@ def evaluate(
         "breadth": breadth, "depth": depth, "temperature": temperature, "max_tokens": max_tokens,
         "context_limit": context_limit, "prune_every": prune_every, "answer": answer, "samples": samples,
         "limit": limit, "shard": shard, "shuffle_seed": shuffle_seed, "seed": seed, "tools": tools, "sandbox": sandbox,
-        "server": server, "pooling_server": pooling_server,
+        "engine": "vllm" if server else "transformers",
     }  # fmt: skip
     if predictions is not None:
         settings |= {"model": None, "modes": ["single"], "predictions": str(predictions)}
     folder = out or Path("runs") / f"{(predictions or Path(model)).name}-{Path(data).stem}"
-    command = EvaluationCommand(settings, folder, concurrency=concurrency, keep_trees=trees, force=force)
+    command = EvaluationCommand(
+        settings,
+        folder,
+        concurrency=concurrency,
+        keep_trees=trees,
+        force=force,
+        servers=server,
+        pooling_servers=pooling_server,
+    )
     if predictions is not None:
         return command.score(predictions, graders=graders, judge_url=judge_url, judge_model=judge_model)
     return command.run(graders=graders, judge_url=judge_url, judge_model=judge_model)
