@@ -52,6 +52,7 @@ def settings(folder, questions_per_process, **changes):
         "depth_limit": 8,
         "prune_every": 0,
         "num_positive": 0,
+        "max_groups": 1,  # so that the rows do not depend on which trees share a process
         "value_target": "success_rate",
         "use_cpu": True,
         "bf16": False,

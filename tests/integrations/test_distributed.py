@@ -34,6 +34,9 @@ def trees_file(tmp_path_factory):
 
 def run(command, out, trees_file, questions):
     environment = {**os.environ, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE)}
+    # DeepSpeed compiles its shared-memory operator on first use; a build folder of this test's own cannot be left
+    # locked by a run that was killed.
+    environment["TORCH_EXTENSIONS_DIR"] = str(trees_file.parent / "extensions")
     script = [str(HERE / "recorded.py"), str(out), str(trees_file), str(questions)]
     done = subprocess.run(
         [*command, *script], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT, check=False

@@ -25,7 +25,8 @@ def test_token_budget_of_a_run():
     results = list(search.run(QUESTIONS, concurrency=2, max_tokens=500))
     assert 2 <= len(results) < 12
     assert [r.index for r in results] == list(range(len(results)))
-    assert results[-1].stop_reason == "run_max_tokens"
+    # two trees were in flight when the budget was spent; either may have been at its own end
+    assert "run_max_tokens" in {result.stop_reason for result in results[-2:]}
     assert 500 <= search.meter.tokens < 500 + 2 * 4 * 30
     assert len(results[-1].tree) > 1
 

@@ -97,7 +97,15 @@ def test_closing_the_iterator_cancels_trees_and_closes_turns():
     assert asyncio.run(main()) == (set(), [])
 
 
-def test_an_interrupt_leaves_what_was_finished():
+@pytest.fixture
+def python_s_sigint():
+    """Ctrl-C as Python has it, also where the tests run in a background job, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupt_leaves_what_was_finished(python_s_sigint):
     """Ctrl-C in the middle of a run: KeyboardInterrupt, nothing left running, finished results at hand."""
     engine = ScriptedEngine(latency=0.001)
     environment = engine.environment = CountingEnvironment(engine.environment)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from . import ENDS, Program
 
-FILES = ENDS | {"files"}
+FILES = ENDS | {"files", "timeout"}  # a slow disk may meet the time limit first
 
 
 def reads(name: str, code: str, control: bool = True) -> Program:
@@ -132,10 +132,14 @@ PROGRAMS = [
     writes("many files, more bytes than the quota", "for i in range(40): open(f'f{i}', 'wb').write(bytes(1 << 17))"),
     writes("a sparse file", "f = open('sparse', 'wb')\nf.seek(1 << 40)\nf.write(b'x')\nf.close()"),
     Program("very many files", "for i in range(3000): open(f'f{i}', 'w').close()", FILES),
-    Program("files for ever", "n = 0\nwhile True: open(f'f{n}', 'w').close(); n += 1", frozenset({"files"})),
-    Program("folders for ever", "import os\nn = 0\nwhile True: os.mkdir(f'f{n}'); n += 1", frozenset({"files"})),
+    Program("files for ever", "n = 0\nwhile True: open(f'f{n}', 'w').close(); n += 1", frozenset({"files", "timeout"})),
     Program(
-        "deep folders for ever", "import os\nwhile True: os.mkdir('d'); os.chdir('d')", frozenset({"files", "cpu"})
+        "folders for ever", "import os\nn = 0\nwhile True: os.mkdir(f'f{n}'); n += 1", frozenset({"files", "timeout"})
+    ),
+    Program(
+        "deep folders for ever",
+        "import os\nwhile True: os.mkdir('d'); os.chdir('d')",
+        frozenset({"files", "cpu", "timeout"}),
     ),
     Program("very deep folders", "import os\nfor i in range(600): os.mkdir('d'); os.chdir('d')", FILES),
     Program("folders that cannot be entered", "import os\nos.makedirs('a/b')\nos.open('a/c', os.O_CREAT, 0)", FILES),
