@@ -50,16 +50,41 @@ def _block_nearest(block: Block, scratch: torch.Tensor, curvature: float) -> tup
     distances, indices = [], []
     for _, tile, spare in tiles(block, scratch):
         flagged = flagged_pairs(tile.chord, spare, tile.x_limit, tile.y_limit)
+        w = scaled_square_(tile.chord, spare, tile.x_terms, tile.y_terms, curvature).mul_(weight)
         if flagged is not None:
-            i, j = flagged
-            # refined chords are of unit vectors, and the product is of directions as stored
-            lengths = tile.x.length[i] * tile.y.length[j]
-            tile.chord[i, j] = (refined_chords(tile.x, tile.y, i, j) * lengths).to(tile.chord.dtype)
-        w = scaled_square_(tile.chord, spare, tile.x_terms, tile.y_terms, curvature)
-        least, where = row_minimum(w.mul_(weight))
-        distances.append(distance_of_winner(least / weight[where], tile.x_terms, tile.y_terms.take(where), curvature))
+            w[flagged] = torch.inf
+        least, where = row_minimum(w)
+        plain = distance_of_winner(least / weight[where], tile.x_terms, tile.y_terms.take(where), curvature)
+        distance = torch.where(least < torch.inf, plain, torch.inf)
+        if flagged is not None:
+            distance, where = _nearer(distance, where, *_nearest_flagged(tile, *flagged, curvature))
+        distances.append(distance)
         indices.append(where)
     return torch.cat(distances).to(scratch.dtype), torch.cat(indices)
+
+
+def _nearest_flagged(
+    tile: Block, i: torch.Tensor, j: torch.Tensor, curvature: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Distance and column of the nearest among flagged pairs, for each row of a tile; Inf where a row has none."""
+    chord = refined_chords(tile.x, tile.y, i, j)
+    distance = pair_distance(chord, tile.x_terms.radius[i], tile.y_terms.radius[j], curvature)
+    rows = tile.chord.shape[0]
+    best = torch.full((rows,), torch.inf, dtype=distance.dtype, device=distance.device)
+    best.scatter_reduce_(0, i, distance, "amin")
+    winner = distance == best[i]
+    column = torch.full((rows,), tile.chord.shape[1], dtype=torch.int64, device=distance.device)
+    column.scatter_reduce_(0, i[winner], j[winner], "amin")
+    return best, column
+
+
+def _nearer(
+    distance: torch.Tensor, index: torch.Tensor, other: torch.Tensor, other_index: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The nearer of two candidates of each row, the first of them where they are equally near."""
+    other = other.to(distance.dtype)
+    take = (other < distance) | ((other == distance) & (other_index < index))
+    return torch.where(take, other, distance), torch.where(take, other_index, index)
 
 
 def distance_of_winner(w: torch.Tensor, x: RadialTerms, y: RadialTerms, curvature: float) -> torch.Tensor:

@@ -18,14 +18,9 @@ from lapha.kernels.device_triton import (
     LENGTH,
     MARGIN,
     REMAINDER,
-    ROOT_GROWTH,
-    SCALE,
-    SCALED_RADIUS,
     SQUARE,
-    direct_chords,
-    exact_distance,
+    WEIGHT,
     mode_of,
-    radial_gap,
     split_columns,
     tile_product,
     tile_rows,
@@ -35,12 +30,13 @@ from lapha.kernels.pairwise_torch import Latents
 from lapha.kernels.precision import Precision, refine_threshold
 from lapha.kernels.prepare_triton import Prepared, prepare, sample_centre
 from lapha.kernels.radial import radial_terms
-from lapha.kernels.registry import interpreting
+from lapha.kernels.refine_triton import nearest_refine_kernel, refine_blocks
 from lapha.kernels.tuning import TileConfig, tile_config
 
 # Rows of X that are prepared at a time: the copies stay below 400 MB at D = 1536.
 _ROWS = 1 << 15
-_REFINE, _REFINE_DEPTH = 16, 32
+# Below this the compared values have lost digits: equal directions at large radii, and nothing else.
+_SMALLEST = 1e-30
 
 
 def nearest_forward(latents: Latents, precision: Precision) -> tuple[torch.Tensor, torch.Tensor]:
@@ -57,7 +53,7 @@ def nearest_forward(latents: Latents, precision: Precision) -> tuple[torch.Tenso
         found = _Search(x, y, b, curvature, precision).run()
         x_terms = radial_terms(a[rows], curvature, torch.float32)
         # the kernel's gain is divided by the lengths
-        scale_x, scale_y = x.terms[LENGTH.value], y.terms[LENGTH.value][found.index]
+        scale_x, scale_y = x.terms[LENGTH.value, : x.high.shape[0]], y.terms[LENGTH.value, found.index]
         winner = y_terms.take(found.index)
         plain = distance_of_winner(
             found.w,
@@ -77,18 +73,18 @@ class _Search:
         self.x, self.y, self.curvature, self.precision = x, y, curvature, precision
         self.n, self.m = x.high.shape[0], y.high.shape[0]
         scaled = 2 * curvature**0.5 * (radius - radius.min())
-        self.weight = torch.exp(scaled.clamp_max(80.0))
+        self.y.terms[WEIGHT.value, : self.m] = torch.exp(scaled.clamp_max(80.0))
 
     def run(self) -> _Search:
         sizes = (self.n, self.m, self.x.high.shape[1])
-        config = tile_config("nearest", self.precision.name, sizes, self.weight.device, self._product)
+        config = tile_config("nearest", self.precision.name, sizes, self.x.terms.device, self._product)
         self._product(config)
         self._refine(config)
         return self
 
     def _product(self, config: TileConfig) -> None:
         """First pass."""
-        device = self.weight.device
+        device = self.x.terms.device
         tiles_n = triton.cdiv(self.m, config.block_n)
         self.w, self.at_most = (torch.empty(self.n, dtype=torch.float32, device=device) for _ in range(2))
         self.index = torch.empty(self.n, dtype=torch.int64, device=device)
@@ -104,7 +100,6 @@ class _Search:
             self.x.terms,
             self.y.terms,
             self.y.margin,
-            self.weight,
             self.w,
             self.index,
             self.at_most,
@@ -112,6 +107,8 @@ class _Search:
             self.n,
             self.m,
             self.x.high.shape[1],
+            self.x.terms.shape[1],
+            self.y.terms.shape[1],
             error,
             BLOCK_M=config.block_m,
             BLOCK_N=config.block_n,
@@ -125,13 +122,13 @@ class _Search:
     def _refine(self, config: TileConfig) -> None:
         """Second pass: exact distances in tiles that could hold the nearest latent of a doubtful row."""
         least = self.at_least.amin(0)
-        # the winner's own error shows, or another column could be nearer
-        doubtful = self.at_most > least * (1 + 4 * self.precision.tolerance)
+        # the winner's own error shows, or another column could be nearer, or values are lost at the end of float32
+        doubtful = (self.at_most > least * (1 + 4 * self.precision.tolerance)) | (least < _SMALLEST)
         bound = torch.where(doubtful, self.at_most, -1.0)
         tiles_n = self.at_least.shape[0]
         best = torch.full((tiles_n, self.n), torch.inf, dtype=torch.float32, device=bound.device)
         where = torch.zeros(tiles_n, self.n, dtype=torch.int32, device=bound.device)
-        block, depth = (32, 128) if interpreting() else (_REFINE, _REFINE_DEPTH)
+        block, depth = refine_blocks()
         nearest_refine_kernel[(triton.cdiv(self.n, block), tiles_n)](
             self.x.stored,
             self.y.stored,
@@ -144,6 +141,8 @@ class _Search:
             self.n,
             self.m,
             self.x.stored.shape[1],
+            self.x.terms.shape[1],
+            self.y.terms.shape[1],
             self.x.stored.stride(0),
             self.y.stored.stride(0),
             self.curvature**-0.5,
@@ -164,7 +163,6 @@ def nearest_kernel(
     x_terms,
     y_terms,
     y_margin,
-    weight,
     w_out,
     index_out,
     at_most_out,
@@ -172,6 +170,8 @@ def nearest_kernel(
     N,
     M,
     K,
+    x_width,
+    y_width,
     error,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
@@ -183,11 +183,11 @@ def nearest_kernel(
     first_row = tl.program_id(0) * BLOCK_M
     x_start = first_row.to(tl.int64) * K
     row = first_row + tl.arange(0, BLOCK_M)
-    i = row % N
+    i = row
     at_most = tl.full((BLOCK_M,), float("inf"), tl.float32)
     index = tl.zeros((BLOCK_M,), tl.int32)
     # MARGIN is 2e6 times the square of what a length is off by
-    margin = 2e-6 * (tl.load(x_terms + MARGIN * N + i) + tl.load(y_margin))
+    margin = 2e-6 * (tl.load(x_terms + MARGIN * x_width + i) + tl.load(y_margin))
     for first in range(0, M, BLOCK_N):
         y_start = tl.cast(first, tl.int64) * K
         product = tile_product(
@@ -207,7 +207,7 @@ def nearest_kernel(
         column = first + tl.arange(0, BLOCK_N)
         if MODE == 0:
             least, at_most, index = _look_at(
-                product, x_terms, y_terms, weight, i, column, margin, N, M, error, at_most, index, MODE
+                product, x_terms, y_terms, i, column, margin, M, x_width, y_width, error, at_most, index, MODE
             )
         else:
             # a quarter of the columns at a time: the terms of all of them together would not fit the registers
@@ -217,47 +217,74 @@ def nearest_kernel(
             part_0, part_1 = split_columns(left)
             part_2, part_3 = split_columns(right)
             least, at_most, index = _look_at(
-                part_0, x_terms, y_terms, weight, i, column, margin, N, M, error, at_most, index, MODE
+                part_0, x_terms, y_terms, i, column, margin, M, x_width, y_width, error, at_most, index, MODE
             )
             tl.debug_barrier()  # keeps the compiler from doing several at once
             other, at_most, index = _look_at(
-                part_1, x_terms, y_terms, weight, i, column + quarter, margin, N, M, error, at_most, index, MODE
+                part_1, x_terms, y_terms, i, column + quarter, margin, M, x_width, y_width, error, at_most, index, MODE
             )
             least = tl.minimum(least, other)
             tl.debug_barrier()
             other, at_most, index = _look_at(
-                part_2, x_terms, y_terms, weight, i, column + 2 * quarter, margin, N, M, error, at_most, index, MODE
+                part_2,
+                x_terms,
+                y_terms,
+                i,
+                column + 2 * quarter,
+                margin,
+                M,
+                x_width,
+                y_width,
+                error,
+                at_most,
+                index,
+                MODE,
             )
             least = tl.minimum(least, other)
             tl.debug_barrier()
             other, at_most, index = _look_at(
-                part_3, x_terms, y_terms, weight, i, column + 3 * quarter, margin, N, M, error, at_most, index, MODE
+                part_3,
+                x_terms,
+                y_terms,
+                i,
+                column + 3 * quarter,
+                margin,
+                M,
+                x_width,
+                y_width,
+                error,
+                at_most,
+                index,
+                MODE,
             )
             least = tl.minimum(least, other)
         tl.store(at_least_out + (first // BLOCK_N) * N + row, least, mask=row < N)
     # back from the upper bound to the value itself
-    square = tl.load(x_terms + SQUARE * N + i) + tl.load(y_terms + SQUARE * M + index)
-    gain = tl.load(x_terms + GAIN * N + i) * tl.load(y_terms + GAIN * M + index)
-    w = at_most / tl.load(weight + index) - gain * (error * square + margin)
+    square = tl.load(x_terms + SQUARE * x_width + i) + tl.load(y_terms + SQUARE * y_width + index)
+    gain = tl.load(x_terms + GAIN * x_width + i) * tl.load(y_terms + GAIN * y_width + index)
+    w = at_most / tl.load(y_terms + WEIGHT * y_width + index) - gain * (error * square + margin)
     tl.store(w_out + row, tl.maximum(w, 0.0), mask=row < N)
     tl.store(index_out + row, index.to(tl.int64), mask=row < N)
     tl.store(at_most_out + row, at_most, mask=row < N)
 
 
 @triton.jit
-def _look_at(product, x_terms, y_terms, weight, i, column, margin, N, M, error, at_most, index, MODE: tl.constexpr):
+def _look_at(
+    product, x_terms, y_terms, i, column, margin, M, x_width, y_width, error, at_most, index, MODE: tl.constexpr
+):
     """Least possible value of each row among some columns, and the smallest upper bound so far with its column."""
-    j = column % M
-    square = tl.load(x_terms + SQUARE * N + i)[:, None] + tl.load(y_terms + SQUARE * M + j)[None, :]
+    square = tl.load(x_terms + SQUARE * x_width + i)[:, None] + tl.load(y_terms + SQUARE * y_width + column)[None, :]
     chord = square - 2.0 * product
     off = error * square + margin[:, None]
-    gap = tl.load(y_terms + COMPLEMENT * M + j)[None, :] - tl.load(x_terms + COMPLEMENT * N + i)[:, None]
+    gap = (
+        tl.load(y_terms + COMPLEMENT * y_width + column)[None, :] - tl.load(x_terms + COMPLEMENT * x_width + i)[:, None]
+    )
     if MODE < 2:  # beyond what bfloat16 directions can show
-        gap -= tl.load(x_terms + REMAINDER * N + i)[:, None]
-        gap += tl.load(y_terms + REMAINDER * M + j)[None, :]
+        gap -= tl.load(x_terms + REMAINDER * x_width + i)[:, None]
+        gap += tl.load(y_terms + REMAINDER * y_width + column)[None, :]
     gap = gap * gap
-    gain = tl.load(x_terms + GAIN * N + i)[:, None] * tl.load(y_terms + GAIN * M + j)[None, :]
-    scale = tl.load(weight + j)[None, :]
+    gain = tl.load(x_terms + GAIN * x_width + i)[:, None] * tl.load(y_terms + GAIN * y_width + column)[None, :]
+    scale = tl.load(y_terms + WEIGHT * y_width + column)[None, :]
     # columns past the end are out of reach
     inside = (column < M)[None, :]
     lower = tl.where(inside, (gap + gain * tl.maximum(chord - off, 0.0)) * scale, float("inf"))
@@ -266,78 +293,3 @@ def _look_at(product, x_terms, y_terms, weight, i, column, margin, N, M, error, 
     closer = best < at_most
     index = tl.where(closer, tl.min(column, axis=0) + where, index)
     return tl.min(lower, axis=1), tl.where(closer, best, at_most), index
-
-
-@triton.jit
-def nearest_refine_kernel(
-    x_stored,
-    y_stored,
-    x_terms,
-    y_terms,
-    bound,
-    at_least,
-    best_out,
-    where_out,
-    N,
-    M,
-    D,
-    x_stride,
-    y_stride,
-    inv_sqrt_c,
-    BLOCK_N: tl.constexpr,
-    BLOCK: tl.constexpr,
-    BLOCK_K: tl.constexpr,
-):
-    """A few rows and one tile of columns a program; most have nothing to do."""
-    tile = tl.program_id(1)
-    row = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    i = row % N
-    wanted = (tl.load(at_least + tile * N + i) <= tl.load(bound + i)) & (row < N)
-    if tl.max(wanted.to(tl.int32), axis=0) == 0:
-        return
-    x_length, x_gain = tl.load(x_terms + LENGTH * N + i), tl.load(x_terms + GAIN * N + i)
-    best = tl.full((BLOCK,), float("inf"), tl.float32)
-    where = tl.zeros((BLOCK,), tl.int32)
-    for first in range(tile * BLOCK_N, tl.minimum((tile + 1) * BLOCK_N, M), BLOCK):
-        column = first + tl.arange(0, BLOCK)
-        j = column % M
-        y_length = tl.load(y_terms + LENGTH * M + j)
-        chord = direct_chords(
-            x_stored,
-            y_stored,
-            i,
-            j,
-            tl.load(x_terms + SCALE * N + i),
-            tl.load(y_terms + SCALE * M + j),
-            x_length,
-            y_length,
-            D,
-            x_stride,
-            y_stride,
-            BLOCK,
-            BLOCK,
-            BLOCK_K,
-        )
-        gap = radial_gap(
-            tl.load(x_terms + COMPLEMENT * N + i),
-            tl.load(x_terms + REMAINDER * N + i),
-            tl.load(y_terms + COMPLEMENT * M + j),
-            tl.load(y_terms + REMAINDER * M + j),
-        )
-        distance = exact_distance(
-            chord,
-            gap,
-            tl.load(x_terms + SCALED_RADIUS * N + i),
-            tl.load(y_terms + SCALED_RADIUS * M + j),
-            x_gain * x_length,
-            tl.load(y_terms + GAIN * M + j) * y_length,
-            tl.load(x_terms + ROOT_GROWTH * N + i),
-            tl.load(y_terms + ROOT_GROWTH * M + j),
-        )
-        distance = tl.where((column < M)[None, :], distance * inv_sqrt_c, float("inf"))
-        tile_best, tile_where = tl.min(distance, axis=1, return_indices=True)
-        closer = tile_best < best
-        where = tl.where(closer, first + tile_where, where)
-        best = tl.where(closer, tile_best, best)
-    tl.store(best_out + tile * N + row, best, mask=wanted)
-    tl.store(where_out + tile * N + row, where, mask=wanted)

@@ -9,18 +9,12 @@ import triton.language as tl
 from lapha.kernels.device_triton import (
     COMPLEMENT,
     GAIN,
-    LENGTH,
     MARGIN,
     REMAINDER,
     ROOT_GROWTH,
-    SCALE,
-    SCALED_RADIUS,
     SQUARE,
-    direct_chords,
     double_asinh,
-    exact_distance,
     mode_of,
-    radial_gap,
     split_columns,
     tile_product,
     tile_rows,
@@ -28,11 +22,9 @@ from lapha.kernels.device_triton import (
 from lapha.kernels.pairwise_torch import Latents
 from lapha.kernels.precision import Precision, refine_threshold
 from lapha.kernels.prepare_triton import Prepared, prepare, sample_centre
-from lapha.kernels.registry import interpreting
+from lapha.kernels.refine_triton import refine_pairs
 from lapha.kernels.tuning import TileConfig, tile_config
 
-# Tiles of the second pass, which divide those of the first; its arrays are tile × tile × depth, in registers.
-_REFINE, _REFINE_DEPTH = 16, 32
 # Rows of tiles that are computed together, so that the columns' operands are read from the L2 cache.
 _GROUP = 8
 
@@ -51,7 +43,7 @@ def pairwise_forward(latents: Latents, precision: Precision) -> torch.Tensor:
         "pairwise", precision.name, sizes, u.device, lambda config: _product(x, y, out, curvature, precision, config)
     )
     flags = _product(x, y, out, curvature, precision, config)
-    _refine(x, y, out, flags, curvature, config)
+    refine_pairs(x, y, out, flags, curvature, (config.block_m, config.block_n))
     return out
 
 
@@ -75,6 +67,8 @@ def _product(
         n,
         m,
         x.high.shape[1],
+        x.terms.shape[1],
+        y.terms.shape[1],
         refine_threshold(precision, torch.float32, x.stored.shape[1]),
         curvature**-0.5,
         BLOCK_M=config.block_m,
@@ -87,33 +81,6 @@ def _product(
         num_stages=config.stages,
     )
     return flags
-
-
-def _refine(
-    x: Prepared, y: Prepared, out: torch.Tensor, flags: torch.Tensor, curvature: float, config: TileConfig
-) -> None:
-    """Second pass, over the pairs that the first marked."""
-    n, m = out.shape
-    block, depth = (32, 128) if interpreting() else (_REFINE, _REFINE_DEPTH)
-    refine_kernel[(triton.cdiv(n, block), triton.cdiv(m, block))](
-        x.stored,
-        y.stored,
-        x.terms,
-        y.terms,
-        out,
-        flags,
-        n,
-        m,
-        x.stored.shape[1],
-        x.stored.stride(0),
-        y.stored.stride(0),
-        flags.shape[1],
-        curvature**-0.5,
-        ROWS_A_FLAG=config.block_m // block,
-        COLUMNS_A_FLAG=config.block_n // block,
-        BLOCK=block,
-        BLOCK_K=depth,
-    )
 
 
 @triton.jit
@@ -130,6 +97,8 @@ def pairwise_kernel(
     N,
     M,
     K,
+    x_width,
+    y_width,
     threshold,
     inv_sqrt_c,
     BLOCK_M: tl.constexpr,
@@ -162,109 +131,191 @@ def pairwise_kernel(
         MODE,
         SECTION,
     )
-    row, column = first_m + tl.arange(0, BLOCK_M), first_n + tl.arange(0, BLOCK_N)
-    if MODE == 0:
+    target = out + first_m.to(tl.int64) * M + first_n
+    # a part of the columns at a time: the terms of all of them together would not fit the registers
+    PARTS: tl.constexpr = 1 if MODE == 0 else (4 if MODE == 1 else 2)
+    WIDTH: tl.constexpr = BLOCK_N // PARTS
+    local_column = tl.arange(0, WIDTH)
+    if PARTS == 1:
         found = _finish_columns(
-            product, x_terms, y_terms, y_margin, out, row, column, N, M, threshold, inv_sqrt_c, MODE
+            product,
+            x_terms,
+            y_terms,
+            y_margin,
+            target,
+            first_m,
+            first_n,
+            local_column,
+            N,
+            M,
+            x_width,
+            y_width,
+            threshold,
+            inv_sqrt_c,
+            MODE,
         )
     else:
-        # half of the columns at a time: the terms of all of them together would not fit the registers
-        half: tl.constexpr = BLOCK_N // 2
-        column = first_n + tl.arange(0, half)
         left, right = split_columns(product)
-        found = _finish_columns(left, x_terms, y_terms, y_margin, out, row, column, N, M, threshold, inv_sqrt_c, MODE)
+        found = _finish_half(
+            left,
+            x_terms,
+            y_terms,
+            y_margin,
+            target,
+            first_m,
+            first_n,
+            local_column,
+            N,
+            M,
+            x_width,
+            y_width,
+            threshold,
+            inv_sqrt_c,
+            MODE,
+            WIDTH,
+        )
         tl.debug_barrier()  # keeps the compiler from doing both halves at once
-        column += half
-        found |= _finish_columns(right, x_terms, y_terms, y_margin, out, row, column, N, M, threshold, inv_sqrt_c, MODE)
+        local_column += BLOCK_N // 2
+        found |= _finish_half(
+            right,
+            x_terms,
+            y_terms,
+            y_margin,
+            target,
+            first_m,
+            first_n,
+            local_column,
+            N,
+            M,
+            x_width,
+            y_width,
+            threshold,
+            inv_sqrt_c,
+            MODE,
+            WIDTH,
+        )
     tl.store(flags + tile_m * tiles_n + tile_n, found)
 
 
 @triton.jit
-def _finish_columns(
-    product, x_terms, y_terms, y_margin, out, row, column, N, M, threshold, inv_sqrt_c, MODE: tl.constexpr
+def _finish_half(
+    product,
+    x_terms,
+    y_terms,
+    y_margin,
+    target,
+    first_m,
+    first_n,
+    local_column,
+    N,
+    M,
+    x_width,
+    y_width,
+    threshold,
+    inv_sqrt_c,
+    MODE: tl.constexpr,
+    WIDTH: tl.constexpr,
 ):
-    """Write the distances of some columns of a tile, −1 where a pair must be refined; returns whether there is one."""
-    i, j = row % N, column % M
-    square = tl.load(x_terms + SQUARE * N + i)[:, None] + tl.load(y_terms + SQUARE * M + j)[None, :]
-    chord = square - 2.0 * product
-    margin = tl.load(x_terms + MARGIN * N + i) + tl.load(y_margin)
-    doubtful = chord <= 0.5 * threshold * square + margin[:, None]
-    gap = tl.load(y_terms + COMPLEMENT * M + j)[None, :] - tl.load(x_terms + COMPLEMENT * N + i)[:, None]
-    if MODE < 2:  # beyond what bfloat16 directions can show
-        gap -= tl.load(x_terms + REMAINDER * N + i)[:, None]
-        gap += tl.load(y_terms + REMAINDER * M + j)[None, :]
-    gain = tl.load(x_terms + GAIN * N + i)[:, None] * tl.load(y_terms + GAIN * M + j)[None, :]
-    root = tl.sqrt(gap * gap + gain * tl.maximum(chord, 0.0))
-    root = root * tl.load(x_terms + ROOT_GROWTH * N + i)[:, None] * tl.load(y_terms + ROOT_GROWTH * M + j)[None, :]
-    doubtful |= root > 1e38
-    distance = tl.where(doubtful, -1.0, double_asinh(root) * inv_sqrt_c)
-    inside = (row < N)[:, None] & (column < M)[None, :]
-    tl.store(out + row.to(tl.int64)[:, None] * M + column[None, :], distance, mask=inside)
-    return tl.max(tl.max((doubtful & inside).to(tl.int32), axis=1), axis=0)
+    """`_finish_columns`, in one go or in two: three-pass TF32 keeps twice the sums, and has fewer registers left."""
+    if MODE == 1:
+        left, right = split_columns(product)
+        found = _finish_columns(
+            left,
+            x_terms,
+            y_terms,
+            y_margin,
+            target,
+            first_m,
+            first_n,
+            local_column,
+            N,
+            M,
+            x_width,
+            y_width,
+            threshold,
+            inv_sqrt_c,
+            MODE,
+        )
+        tl.debug_barrier()
+        found |= _finish_columns(
+            right,
+            x_terms,
+            y_terms,
+            y_margin,
+            target,
+            first_m,
+            first_n,
+            local_column + WIDTH,
+            N,
+            M,
+            x_width,
+            y_width,
+            threshold,
+            inv_sqrt_c,
+            MODE,
+        )
+    else:
+        found = _finish_columns(
+            product,
+            x_terms,
+            y_terms,
+            y_margin,
+            target,
+            first_m,
+            first_n,
+            local_column,
+            N,
+            M,
+            x_width,
+            y_width,
+            threshold,
+            inv_sqrt_c,
+            MODE,
+        )
+    return found
 
 
 @triton.jit
-def refine_kernel(
-    x_stored,
-    y_stored,
+def _finish_columns(
+    product,
     x_terms,
     y_terms,
-    out,
-    flags,
+    y_margin,
+    target,
+    first_m,
+    first_n,
+    local_column,
     N,
     M,
-    D,
-    x_stride,
-    y_stride,
-    flag_stride,
+    x_width,
+    y_width,
+    threshold,
     inv_sqrt_c,
-    ROWS_A_FLAG: tl.constexpr,
-    COLUMNS_A_FLAG: tl.constexpr,
-    BLOCK: tl.constexpr,
-    BLOCK_K: tl.constexpr,
+    MODE: tl.constexpr,
 ):
-    """One small tile a program, which has nothing to do unless the first pass marked a pair in it."""
-    tile_m, tile_n = tl.program_id(0), tl.program_id(1)
-    if tl.load(flags + (tile_m // ROWS_A_FLAG) * flag_stride + tile_n // COLUMNS_A_FLAG) == 0:
-        return
-    row, column = tile_m * BLOCK + tl.arange(0, BLOCK), tile_n * BLOCK + tl.arange(0, BLOCK)
-    inside = (row < N)[:, None] & (column < M)[None, :]
-    target = out + row.to(tl.int64)[:, None] * M + column[None, :]
-    doubtful = (tl.load(target, mask=inside, other=0.0) < 0) & inside
-    if tl.max(tl.max(doubtful.to(tl.int32), axis=1), axis=0) == 0:
-        return
-    i, j = row % N, column % M
-    chord = direct_chords(
-        x_stored,
-        y_stored,
-        i,
-        j,
-        tl.load(x_terms + SCALE * N + i),
-        tl.load(y_terms + SCALE * M + j),
-        tl.load(x_terms + LENGTH * N + i),
-        tl.load(y_terms + LENGTH * M + j),
-        D,
-        x_stride,
-        y_stride,
-        BLOCK,
-        BLOCK,
-        BLOCK_K,
+    """Write the distances of some columns of a tile, −1 where a pair must be refined; returns whether there is one.
+
+    `target` is where the tile's first distance goes, and `local_column` counts from there.
+    """
+    local_row = tl.arange(0, product.shape[0])
+    i, j = first_m + local_row, first_n + local_column
+    square = tl.load(x_terms + SQUARE * x_width + i)[:, None] + tl.load(y_terms + SQUARE * y_width + j)[None, :]
+    chord = square - 2.0 * product
+    margin = tl.load(x_terms + MARGIN * x_width + i) + tl.load(y_margin)
+    doubtful = chord <= 0.5 * threshold * square + margin[:, None]
+    gap = tl.load(y_terms + COMPLEMENT * y_width + j)[None, :] - tl.load(x_terms + COMPLEMENT * x_width + i)[:, None]
+    if MODE < 2:  # beyond what bfloat16 directions can show
+        gap -= tl.load(x_terms + REMAINDER * x_width + i)[:, None]
+        gap += tl.load(y_terms + REMAINDER * y_width + j)[None, :]
+    gain = tl.load(x_terms + GAIN * x_width + i)[:, None] * tl.load(y_terms + GAIN * y_width + j)[None, :]
+    root = tl.sqrt(gap * gap + gain * tl.maximum(chord, 0.0))
+    root = (
+        root
+        * tl.load(x_terms + ROOT_GROWTH * x_width + i)[:, None]
+        * tl.load(y_terms + ROOT_GROWTH * y_width + j)[None, :]
     )
-    gap = radial_gap(
-        tl.load(x_terms + COMPLEMENT * N + i),
-        tl.load(x_terms + REMAINDER * N + i),
-        tl.load(y_terms + COMPLEMENT * M + j),
-        tl.load(y_terms + REMAINDER * M + j),
-    )
-    distance = exact_distance(
-        chord,
-        gap,
-        tl.load(x_terms + SCALED_RADIUS * N + i),
-        tl.load(y_terms + SCALED_RADIUS * M + j),
-        # the gain is divided by the length, which these chords do not contain
-        tl.load(x_terms + GAIN * N + i) * tl.load(x_terms + LENGTH * N + i),
-        tl.load(y_terms + GAIN * M + j) * tl.load(y_terms + LENGTH * M + j),
-        tl.load(x_terms + ROOT_GROWTH * N + i),
-        tl.load(y_terms + ROOT_GROWTH * M + j),
-    )
-    tl.store(target, distance * inv_sqrt_c, mask=doubtful)
+    doubtful |= root > 1e38
+    distance = tl.where(doubtful, -1.0, double_asinh(root) * inv_sqrt_c)
+    inside = (local_row < N - first_m)[:, None] & (local_column < M - first_n)[None, :]
+    tl.store(target + (local_row[:, None] * M + local_column[None, :]), distance, mask=inside)
+    return tl.max(tl.max((doubtful & inside).to(tl.int32), axis=1), axis=0)

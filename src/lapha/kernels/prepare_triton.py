@@ -29,6 +29,8 @@ from lapha.kernels.registry import interpreting
 PAD = 64
 # Rows that the centre is taken from: any centre is right, and the mean of a sample is as good as the mean.
 _CENTRE_ROWS = 1024
+# The terms' rows are padded to a multiple of the largest tile.
+_TERMS_PAD = 256
 # Numbers that one program of the preparation holds.
 _TILE = 2048
 
@@ -40,7 +42,7 @@ class Prepared(NamedTuple):
         stored: (N, D) directions as the caller holds them, rows contiguous.
         high: (N, K) centred directions: bfloat16, TF32 leading parts, or float32; K = D padded.
         low: (N, K) what TF32 rounding took off, or the same tensor as `high` in the other modes.
-        terms: (FIELDS, N) float32.
+        terms: (FIELDS, width) float32; columns from N on are zeros, so that kernels read whole tiles without a mask.
         margin: () the largest MARGIN of all rows.
     """
 
@@ -68,7 +70,8 @@ def prepare(
     dtype = torch.bfloat16 if precision.name == "bf16" else torch.float32
     high = torch.empty(n, padded, dtype=dtype, device=direction.device)
     low = torch.empty_like(high) if precision.name == "tf32x3" else high
-    terms = torch.empty(FIELDS, n, dtype=torch.float32, device=direction.device)
+    width = triton.cdiv(n, _TERMS_PAD) * _TERMS_PAD
+    terms = torch.zeros(FIELDS, width, dtype=torch.float32, device=direction.device)
     half = direction.dtype in (torch.float16, torch.bfloat16)
     block = min(1024, triton.next_power_of_2(padded))
     rows = 32 if interpreting() else max(1, _TILE // block)
@@ -82,6 +85,7 @@ def prepare(
         n,
         d,
         padded,
+        width,
         stored.stride(0),
         radius.stride(0),
         curvature**0.5,
@@ -104,6 +108,7 @@ def prepare_kernel(
     N,
     D,
     K,
+    width,
     row_stride,
     radius_stride,
     sqrt_c,
@@ -152,10 +157,10 @@ def prepare_kernel(
         square += u * u
     total = tl.sum(square, axis=1)
     off = tl.abs(length - 1.0) + 6e-8
-    tl.store(terms + SQUARE * N + row, total, mask=inside)
-    tl.store(terms + MARGIN * N + row, 2e6 * off * off, mask=inside)
-    tl.store(terms + SCALE * N + row, scale, mask=inside)
-    tl.store(terms + LENGTH * N + row, length, mask=inside)
+    tl.store(terms + SQUARE * width + row, total, mask=inside)
+    tl.store(terms + MARGIN * width + row, 2e6 * off * off, mask=inside)
+    tl.store(terms + SCALE * width + row, scale, mask=inside)
+    tl.store(terms + LENGTH * width + row, length, mask=inside)
     # radial terms as `radial.radial_terms`: float64 inside, float32 out
     a = tl.load(radius + row * radius_stride, mask=inside, other=0.0).to(tl.float64) * sqrt_c
     decay = tl.exp(-2.0 * a)
@@ -163,11 +168,11 @@ def prepare_kernel(
     complement = tl.where(a < 1e-4, 2.0 * a * (1.0 - a * (1.0 - a * 0.6666666666666666)), 1.0 - decay)
     leading_part = complement.to(tl.float32)
     rest = tl.where(a < 0.25, complement - leading_part.to(tl.float64), (1.0 - leading_part.to(tl.float64)) - decay)
-    tl.store(terms + COMPLEMENT * N + row, leading_part, mask=inside)
-    tl.store(terms + REMAINDER * N + row, rest.to(tl.float32), mask=inside)
+    tl.store(terms + COMPLEMENT * width + row, leading_part, mask=inside)
+    tl.store(terms + REMAINDER * width + row, rest.to(tl.float32), mask=inside)
     # ½(1 − p²) = ½(1 − p)(1 + p)
-    tl.store(terms + GAIN * N + row, (0.5 * complement * (1.0 + decay)).to(tl.float32) / length, mask=inside)
+    tl.store(terms + GAIN * width + row, (0.5 * complement * (1.0 + decay)).to(tl.float32) / length, mask=inside)
     growth = tl.exp(tl.minimum(a, RADIUS_LIMIT)) * 0.7071067811865476
     growth = tl.where(a > RADIUS_LIMIT, float("inf"), growth)
-    tl.store(terms + ROOT_GROWTH * N + row, growth.to(tl.float32), mask=inside)
-    tl.store(terms + SCALED_RADIUS * N + row, a.to(tl.float32), mask=inside)
+    tl.store(terms + ROOT_GROWTH * width + row, growth.to(tl.float32), mask=inside)
+    tl.store(terms + SCALED_RADIUS * width + row, a.to(tl.float32), mask=inside)

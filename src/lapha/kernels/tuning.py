@@ -40,40 +40,39 @@ class TileConfig:
     section: int = 16
 
 
-# Candidates by (operation, precision, major compute capability); the first is the default.
-_CANDIDATES: dict[tuple[str, str], list[TileConfig]] = {
-    ("pairwise", "ieee"): [TileConfig(64, 64, 16, 4, 2), TileConfig(128, 64, 16, 8, 2), TileConfig(64, 64, 32, 8, 2)],
-    ("pairwise", "tf32x3"): [
-        TileConfig(128, 128, 32, 8, 2),
-        TileConfig(128, 128, 32, 8, 3),
-        TileConfig(128, 64, 32, 4, 3),
-        TileConfig(64, 128, 32, 4, 2),
-    ],
-    ("pairwise", "bf16"): [
-        TileConfig(128, 128, 64, 8, 3),
-        TileConfig(128, 128, 64, 4, 3),
-        TileConfig(128, 128, 64, 8, 4),
-        TileConfig(64, 128, 64, 4, 4),
-    ],
-    ("nearest", "ieee"): [TileConfig(64, 64, 16, 4, 2), TileConfig(32, 64, 32, 4, 2)],
-    ("nearest", "tf32x3"): [
-        TileConfig(128, 128, 32, 8, 2),
-        TileConfig(64, 128, 32, 4, 2),
-        TileConfig(128, 64, 32, 4, 3),
-    ],
-    ("nearest", "bf16"): [
-        TileConfig(128, 128, 64, 8, 3),
-        TileConfig(64, 128, 64, 4, 3),
-        TileConfig(128, 128, 64, 4, 3),
-    ],
+# Candidates by (operation, precision) and the device's generation (major compute capability, 8 for 8.x); the first is the
+# default. All of them compile without register spills.
+_CANDIDATES: dict[tuple[str, str], dict[int, list[TileConfig]]] = {
+    ("pairwise", "ieee"): {key: [TileConfig(64, 64, 16, 4, 2), TileConfig(128, 64, 16, 8, 2)] for key in (8, 9, 10)},
+    ("nearest", "ieee"): {key: [TileConfig(64, 64, 16, 4, 2), TileConfig(32, 64, 32, 4, 2)] for key in (8, 9, 10)},
+    ("pairwise", "tf32x3"): {
+        8: [TileConfig(128, 64, 16, 8, 3, 32), TileConfig(64, 64, 32, 8, 2)],
+        9: [TileConfig(128, 128, 32, 8, 3), TileConfig(128, 128, 32, 8, 2)],
+        10: [TileConfig(128, 64, 32, 8, 3)],
+    },
+    ("nearest", "tf32x3"): {
+        8: [TileConfig(128, 64, 16, 8, 3, 32), TileConfig(64, 64, 32, 8, 2)],
+        9: [TileConfig(128, 64, 32, 8, 3)],
+        10: [TileConfig(128, 64, 32, 8, 3)],
+    },
+    ("pairwise", "bf16"): {
+        8: [TileConfig(128, 64, 64, 8, 3), TileConfig(64, 64, 64, 4, 3)],
+        9: [TileConfig(128, 128, 64, 8, 3), TileConfig(128, 128, 64, 8, 4)],
+        10: [TileConfig(128, 128, 64, 8, 3), TileConfig(128, 64, 64, 8, 3)],
+    },
+    ("nearest", "bf16"): {
+        8: [TileConfig(128, 64, 64, 8, 3), TileConfig(64, 64, 64, 4, 3)],
+        9: [TileConfig(128, 128, 64, 8, 3), TileConfig(64, 128, 64, 4, 3)],
+        10: [TileConfig(128, 64, 64, 8, 3)],
+    },
 }
 # For the interpreter, where a tile costs the same whatever is in it.
 _INTERPRETED = TileConfig(32, 32, 32, 4, 1, section=2)
 
 
-def candidates(operation: str, precision: str) -> Sequence[TileConfig]:
-    """Configurations worth trying, the default first."""
-    return _CANDIDATES[operation, precision]
+def candidates(operation: str, precision: str, generation: int) -> Sequence[TileConfig]:
+    """Configurations worth trying on a generation of devices (major compute capability), the default first."""
+    return _CANDIDATES[operation, precision][max(8, min(generation, 10))]
 
 
 def shape_class(*sizes: int) -> tuple[int, ...]:
@@ -96,7 +95,7 @@ def tile_config(
     """
     if device.type != "cuda":
         return _INTERPRETED
-    options = candidates(operation, precision)
+    options = candidates(operation, precision, torch.cuda.get_device_capability(device)[0])
     if os.environ.get("LAPHA_AUTOTUNE", "1") == "0":
         return options[0]
     name = torch.cuda.get_device_name(device)
