@@ -312,9 +312,9 @@ def _leftovers() -> dict[str, int]:
 
 
 def _settled(before: dict[str, int]) -> dict[str, int]:
-    """The same, once it is as before, or after five seconds."""
-    deadline = time.monotonic() + 5
-    while (now := _leftovers()) != before and time.monotonic() < deadline:
+    """The same, once there is no more than before, or after ten seconds."""
+    deadline = time.monotonic() + 10
+    while any((now := _leftovers())[kind] > before[kind] for kind in before) and time.monotonic() < deadline:
         time.sleep(0.05)
     return now
 

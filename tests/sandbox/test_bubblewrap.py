@@ -44,7 +44,8 @@ async def test_standard_input_is_empty(session):
 async def test_the_traceback_shows_the_agents_own_lines(session):
     await session.run("def f(x):\n    return 1 / x")
     result = await session.run("a = 1\nf(0)")
-    assert "    f(0)\n" in result.error
+    assert 'File "<step 2>", line 2, in <module>\n    f(0)\n' in result.error
+    assert 'File "<step 1>", line 2, in f\n    return 1 / x\n' in result.error
     assert "guest" not in result.error
 
 

@@ -11,6 +11,7 @@ import ctypes
 import gc
 import importlib
 import io
+import itertools
 import json
 import linecache
 import os
@@ -25,7 +26,8 @@ import types
 HYPERCALL = 6810
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
-_STEP = "<step>"
+_STEP = "<step {}>"  # file name of a run's code in tracebacks; the number of the run on its branch
+_steps = itertools.count(1)
 
 
 class OutputLimit(BaseException):
@@ -136,19 +138,20 @@ def run(command):
 
 def execute(code):
     """Run all of it; the value of the last line if that is an expression."""
-    tree = ast.parse(code, _STEP)
+    name = _STEP.format(next(_steps))
+    tree = ast.parse(code, name)
     last = ast.Expression(tree.body.pop().value) if tree.body and isinstance(tree.body[-1], ast.Expr) else None
-    linecache.cache[_STEP] = (len(code), None, code.splitlines(True), _STEP)
+    linecache.cache[name] = (len(code), None, code.splitlines(True), name)
     names = sys.modules["__main__"].__dict__
-    exec(compile(tree, _STEP, "exec"), names)
-    return None if last is None else eval(compile(last, _STEP, "eval"), names)
+    exec(compile(tree, name, "exec"), names)
+    return None if last is None else eval(compile(last, name, "eval"), names)
 
 
 def describe(error):
     """The traceback through the model's own code, at most its last eight frames."""
     lines = [type(error).__name__]
     with Attempt():  # the exception's own __str__ may do anything
-        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == _STEP]
+        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.startswith("<step ")]
         lines = traceback.format_list(frames[-8:]) + traceback.format_exception_only(type(error), error)
     return "".join(lines)
 
