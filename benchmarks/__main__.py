@@ -51,6 +51,9 @@ def parser() -> argparse.ArgumentParser:
     plot.add_argument("files", nargs="+", type=Path, help="result files (.jsonl)")
     plot.add_argument("--output", type=Path, required=True, help="picture to write (.svg, .png or .pdf)")
     plot.set_defaults(suite=None)
+    lines = commands.add_parser("table", help="Print result files as a table.")
+    lines.add_argument("files", nargs="+", type=Path, help="result files (.jsonl)")
+    lines.set_defaults(suite=None)
     return top
 
 
@@ -73,7 +76,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     if args.suite is None:
         records = [record for file in args.files for record in read_records(file)]
-        plot_records(records, args.output)
+        if args.command == "plot":
+            plot_records(records, args.output)
+        else:
+            print(table(records))
         return 0
     return _run(args.suite, args)
 

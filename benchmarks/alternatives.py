@@ -42,6 +42,8 @@ def compiled_ball_pairwise(x: torch.Tensor, y: torch.Tensor) -> Alternative:
 
 def geoopt_pairwise(x: torch.Tensor, y: torch.Tensor) -> Alternative:
     """geoopt's `dist`, broadcast over all pairs."""
+    if importlib.util.find_spec("geoopt") is None:
+        return "geoopt broadcast", "not installed"
     needed = 4 * x.shape[0] * y.shape[0] * x.shape[1]
     if needed > _BROADCAST_BYTES:
         return "geoopt broadcast", f"an N × M × D array would take {needed / 1e9:.1f} GB"

@@ -12,16 +12,18 @@ _ROWS, _COLUMNS = 64, 1024
 
 
 def tree_latents(count: int, dim: int, device: torch.device, seed: int = 0, radius: float = 1.0) -> PolarPoints:
-    """Latents like those of search trees: all lean one way, groups of six siblings lean one way more.
+    """Latents like those of search trees: all lean one way, groups of siblings lean one way more.
 
     Cosines between directions are about 0.4 in general and 0.8 between siblings; tangent norms are `radius` times
-    0.2 to 1.8.
+    0.2 to 1.8. Two sets with different seeds are of the same trees.
     """
-    generator = torch.Generator().manual_seed(seed)
-    normal = lambda rows: torch.randn(rows, dim, generator=generator) / dim**0.5  # noqa: E731
-    families = normal(-(-count // 6)).repeat_interleave(6, dim=0)[:count]
-    direction = 0.63 * normal(1) + 0.63 * families + 0.45 * normal(count)
-    norms = radius * (0.2 + 1.6 * torch.rand(count, generator=generator))
+    shared, own = (torch.Generator().manual_seed(number) for number in (12345, seed))
+    families = max(1, count // 6)
+    common = torch.randn(1, dim, generator=shared) / dim**0.5
+    family = torch.randn(families, dim, generator=shared) / dim**0.5
+    direction = 0.63 * common + 0.63 * family[torch.randint(families, (count,), generator=own)]
+    direction += 0.45 / dim**0.5 * torch.randn(count, dim, generator=own)
+    norms = radius * (0.2 + 1.6 * torch.rand(count, generator=own))
     v = torch.nn.functional.normalize(direction, dim=1) * norms[:, None]
     return PolarPoints.from_tangent(v.to(device))
 

@@ -40,6 +40,9 @@ class TileConfig:
     section: int = 16
 
 
+# Set by the benchmark of tile configurations: the one that every kernel takes, whatever its class of shapes.
+forced: TileConfig | None = None
+
 # Candidates by (operation, precision) and the device's generation (major compute capability, 8 for 8.x); the first is the
 # default. All of them compile without register spills.
 _CANDIDATES: dict[tuple[str, str], dict[int, list[TileConfig]]] = {
@@ -93,6 +96,8 @@ def tile_config(
         sizes: what the class is made from, such as (N, M, K).
         run: launches the kernel with a configuration; called to measure candidates, on CUDA only.
     """
+    if forced is not None:
+        return forced
     if device.type != "cuda":
         return _INTERPRETED
     options = candidates(operation, precision, torch.cuda.get_device_capability(device)[0])
