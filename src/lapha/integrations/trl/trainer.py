@@ -14,6 +14,7 @@ from lapha.integrations.trl.config import LaPhaConfig
 from lapha.integrations.trl.reward import ProcessReward
 from lapha.integrations.trl.rollout import TreeRollout
 from lapha.integrations.trl.value_loss import captured_hidden_states, prefix_squared_errors, tree_columns, value_columns
+from lapha.integrations.trl.vllm_sync import skip_value_head
 from lapha.latent import ValueHead
 from lapha.shaping import Verifier
 
@@ -82,6 +83,8 @@ class LaPhaTrainer(GRPOTrainer):
         model.value_head = head.to(device=model.device, dtype=model.dtype)
         self.rollout = rollout
         super().__init__(model=model, reward_funcs=ProcessReward(), args=args, rollout_func=rollout, **kwargs)
+        if self.use_vllm:
+            skip_value_head(self.vllm_generation)
 
     @property
     def value_head(self) -> ValueHead:
