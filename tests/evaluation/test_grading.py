@@ -18,7 +18,7 @@ HANG = ("9^{9^{9^{9}}}", "3")
 
 @pytest.fixture(scope="module")
 def pool():
-    with GraderPool(workers=2, timeout=20) as grader:
+    with GraderPool(workers=2, timeout=60) as grader:
         yield grader
 
 
@@ -100,16 +100,16 @@ def _triples(path):
 
 def test_a_hanging_input_costs_itself_alone():
     pairs = [("x+1", "1+x"), HANG, *[(f"{index}+y", f"y+{index}") for index in range(20)]]
-    with GraderPool(workers=1, timeout=20) as warm:
+    with GraderPool(workers=1, timeout=60) as warm:
         warm.grade(pairs[:1])
-        warm.timeout = 2
+        warm.timeout = 5
         start = time.monotonic()
         verdicts = warm.grade(pairs)
     assert verdicts[1].correct is None
     assert verdicts[1].method == "ungradable"
-    assert "2 s" in verdicts[1].detail
+    assert "5 s" in verdicts[1].detail
     assert all(verdict.correct for index, verdict in enumerate(verdicts) if index != 1)
-    assert time.monotonic() - start < 60
+    assert time.monotonic() - start < 120
 
 
 def test_the_pool_works_off_the_main_thread_and_again_after_a_kill(pool):

@@ -60,7 +60,7 @@ def browse(tmp_path_factory):
         ).split()
         result = subprocess.run(
             [browser, *flags, f"--user-data-dir={folder / 'profile'}", (folder / "page.html").as_uri()],
-            capture_output=True, text=True, timeout=60, check=True,
+            capture_output=True, text=True, timeout=180, check=True,
         )  # fmt: skip
         return result.stdout
 
