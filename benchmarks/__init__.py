@@ -9,7 +9,9 @@ A suite is a module ``bench_<name>.py`` of this package; it is found by its name
 
 from __future__ import annotations
 
+import ast
 import pkgutil
+from pathlib import Path
 
 PREFIX = "bench_"
 
@@ -18,3 +20,9 @@ def suite_names() -> list[str]:
     """Names of all suites, sorted."""
     names = [module.name for module in pkgutil.iter_modules(__path__)]
     return sorted(name[len(PREFIX) :] for name in names if name.startswith(PREFIX))
+
+
+def suite_docstring(name: str) -> str:
+    """A suite's docstring, read without importing it."""
+    source = (Path(__file__).parent / f"{PREFIX}{name}.py").read_text(encoding="utf-8")
+    return ast.get_docstring(ast.parse(source)) or name

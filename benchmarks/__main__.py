@@ -11,7 +11,7 @@ from types import ModuleType
 
 import torch
 
-from benchmarks import PREFIX, suite_names
+from benchmarks import PREFIX, suite_docstring, suite_names
 from benchmarks.harness import Session
 from benchmarks.plots import plot_records
 from benchmarks.records import read_records, run_facts
@@ -29,8 +29,8 @@ examples:
 """
 
 
-def parser() -> argparse.ArgumentParser:
-    """The whole command line; each suite adds its own options."""
+def parser(chosen: str = "") -> argparse.ArgumentParser:
+    """The command line. Only the chosen suite is imported: another's optional packages are no reason to fail."""
     top = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description="Measure lapha against the obvious alternatives and against the machine's ceilings.",
@@ -39,14 +39,15 @@ def parser() -> argparse.ArgumentParser:
     )
     commands = top.add_subparsers(dest="command", required=True, metavar="SUITE")
     for name in suite_names():
-        module = importlib.import_module(f"benchmarks.{PREFIX}{name}")
-        first, _, rest = (module.__doc__ or name).partition("\n")
+        first, _, rest = suite_docstring(name).partition("\n")
         suite = commands.add_parser(
             name, help=first, description=f"{first}\n{rest}", formatter_class=argparse.RawDescriptionHelpFormatter
         )
         _add_common(suite)
-        module.add_arguments(suite)
-        suite.set_defaults(suite=module)
+        if name == chosen:
+            module = importlib.import_module(f"benchmarks.{PREFIX}{name}")
+            module.add_arguments(suite)
+            suite.set_defaults(suite=module)
     plot = commands.add_parser("plot", help="Draw result files: log-log, against the ceiling.")
     plot.add_argument("files", nargs="+", type=Path, help="result files (.jsonl)")
     plot.add_argument("--output", type=Path, required=True, help="picture to write (.svg, .png or .pdf)")
@@ -73,7 +74,8 @@ def _add_common(suite: argparse.ArgumentParser) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one suite, or draw files. Returns the exit status."""
-    args = parser().parse_args(argv)
+    argv = sys.argv[1:] if argv is None else argv
+    args = parser(next((word for word in argv if not word.startswith("-")), "")).parse_args(argv)
     if args.suite is None:
         records = [record for file in args.files for record in read_records(file)]
         if args.command == "plot":

@@ -6,6 +6,7 @@ distances or the reason why it cannot.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import shutil
 from collections.abc import Callable
@@ -36,8 +37,8 @@ def compiled_ball_pairwise(x: torch.Tensor, y: torch.Tensor) -> Alternative:
     name = "ball formula, torch.compile"
     if not _can_compile(x.device):
         return name, "no C++ compiler"
-    compiled = torch.compile(ball_formula, dynamic=False)
-    return name, lambda: compiled(x, y)
+    compiled = functools.cache(lambda: torch.compile(ball_formula, dynamic=False))
+    return name, lambda: compiled()(x, y)
 
 
 def geoopt_pairwise(x: torch.Tensor, y: torch.Tensor) -> Alternative:
@@ -70,8 +71,8 @@ def compiled_ball_nearest(x: torch.Tensor, y: torch.Tensor) -> Alternative:
     name = "ball formula, torch.compile"
     if not _can_compile(x.device):
         return name, "no C++ compiler"
-    compiled = torch.compile(lambda x, y: ball_formula(x, y).min(dim=1), dynamic=False)
-    return name, lambda: compiled(x, y)
+    compiled = functools.cache(lambda: torch.compile(lambda x, y: ball_formula(x, y).min(dim=1), dynamic=False))
+    return name, lambda: compiled()(x, y)
 
 
 def ball_knn(x: torch.Tensor, y: torch.Tensor, k: int) -> Alternative:
@@ -103,8 +104,8 @@ def compiled_masked_mean(hidden: torch.Tensor, mask: torch.Tensor, root: torch.T
     name = "masked float32 mean, torch.compile"
     if not _can_compile(hidden.device):
         return name, "no C++ compiler"
-    compiled = torch.compile(_masked_mean, dynamic=False)
-    return name, lambda: compiled(hidden, mask, root)
+    compiled = functools.cache(lambda: torch.compile(_masked_mean, dynamic=False))
+    return name, lambda: compiled()(hidden, mask, root)
 
 
 def _masked_mean(hidden: torch.Tensor, mask: torch.Tensor, root: torch.Tensor) -> tuple[torch.Tensor, ...]:

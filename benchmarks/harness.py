@@ -115,7 +115,6 @@ class Session:
             result = contestant.run()
             error = None if contestant.error is None else contestant.error(result)
             del result
-            gc.collect()
             with PeakMemory(self.device) as peak:
                 start = time.perf_counter()
                 result = contestant.run()

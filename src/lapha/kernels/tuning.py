@@ -54,7 +54,7 @@ _CANDIDATES: dict[tuple[str, str], dict[int, list[TileConfig]]] = {
         10: [TileConfig(128, 64, 32, 8, 3)],
     },
     ("nearest", "tf32x3"): {
-        8: [TileConfig(128, 64, 16, 8, 3, 32), TileConfig(64, 64, 32, 8, 2)],
+        8: [TileConfig(128, 64, 16, 8, 3, 32)],
         9: [TileConfig(128, 64, 32, 8, 3)],
         10: [TileConfig(128, 64, 32, 8, 3)],
     },
