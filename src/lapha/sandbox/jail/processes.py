@@ -6,9 +6,11 @@ import contextlib
 import errno
 import json
 import os
+import select
 import selectors
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -30,6 +32,9 @@ MAX_REFUSED = 100
 """How often a process may try to start another before it is ended: each try costs the supervisor time."""
 
 
+_MOST_AT_ONCE = 256
+
+
 class Began(NamedTuple):
     """A fork under way: who wants it, the parent's messages and processor time then, and when that was."""
 
@@ -48,11 +53,19 @@ class Processes:
         timers: for deadlines.
         max_message: longest message of a process, in bytes.
         top: pid of bwrap, from which all of them descend.
+        counters: what is out of the ordinary is counted here.
     """
 
     def __init__(
-        self, listener: int, selector: selectors.BaseSelector, timers: Timers, max_message: int, top: int
+        self,
+        listener: int,
+        selector: selectors.BaseSelector,
+        timers: Timers,
+        max_message: int,
+        top: int,
+        counters: Counter[str],
     ) -> None:
+        self._counters = counters
         self._top = top
         self._outsiders: set[int] = set()
         self._listener = listener
@@ -80,11 +93,18 @@ class Processes:
                     return template
         return None
 
-    def on_notification(self) -> None:
-        """A process waits in a system call that is the supervisor's to answer."""
-        notification = notify.receive(self._listener)
-        if notification is None:
-            return
+    def on_notifications(self) -> None:
+        """Answer the processes that wait in system calls that are the supervisor's to answer."""
+        poll = select.poll()
+        poll.register(self._listener, select.POLLIN)
+        for _ in range(_MOST_AT_ONCE):
+            if not poll.poll(0):
+                return
+            notification = notify.receive(self._listener)
+            if notification is not None:
+                self._on_notification(notification)
+
+    def _on_notification(self, notification: notify.Notification) -> None:
         process = self._by_pid.get(notification.pid)
         if process is not None and process.has_ended():
             self._forget(process)  # and its number has been given to another one
@@ -118,6 +138,7 @@ class Processes:
         if used < FORK_CPU_SECONDS and time.monotonic() - began.when < FORK_LONGEST_SECONDS:
             self._timers.after(1.0, lambda: self._check_fork(parent, began))
         else:
+            self._counters["stuck_fork"] += 1
             self.kill(parent)
 
     def abandon(self) -> None:
@@ -170,6 +191,7 @@ class Processes:
         if process is not None:
             process.refused += 1
             if process.refused > MAX_REFUSED:
+                self._counters["fork_bomb"] += 1
                 self.kill(process)
 
     def _on_message(self, process: Process | None, notification: notify.Notification) -> None:
@@ -179,11 +201,13 @@ class Processes:
         process.waits = notification
         process.turn += 1
         if message is None:
+            self._counters["garbled"] += 1
             self.kill(process)
         elif process.then is not None:
             then, process.then = process.then, None
             then(message)
         elif process.may_clone:  # told to fork, and came back without
+            self._counters["no_fork"] += 1
             self.kill(process)
         self._next_fork(process)
 
@@ -191,6 +215,7 @@ class Processes:
         """A process that nobody knows yet: the child of whoever was told to fork, or an intruder."""
         parent = self._by_pid.get(parent_of(notification.pid))
         if parent is None or parent.expects_child is None or parent.may_clone:
+            self._counters["intruder"] += 1
             with contextlib.suppress(OSError):
                 pidfd = os.pidfd_open(notification.pid)
                 if notify.still_waits(self._listener, notification.id):

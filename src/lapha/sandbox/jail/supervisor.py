@@ -74,14 +74,14 @@ class Supervisor:
         with ours:
             self._bwrap, listener = launch.start(arguments, ours, theirs, guest, config["start_seconds"])
         args = (listener, self._selector, self._timers, config["max_message"], self._bwrap.pid)
-        self._processes = Processes(*args)
+        self._processes = Processes(*args, self._counters)
         template = self._processes.first(config["start_seconds"])
         if template is None:
             raise launch.JailFailed(
                 "the jail does not answer, or its memory may not be read (sysctl kernel.yama.ptrace_scope must be 0 or 1)"
             )
         self._listener = listener
-        self._selector.register(listener, selectors.EVENT_READ, self._processes.on_notification)
+        self._selector.register(listener, selectors.EVENT_READ, self._processes.on_notifications)
         launch.limit_memory(template.pid, config["memory_bytes"], config["file_bytes"])
         self._processes.command(template, {"do": "huge", "ranges": template.large_ranges()}, lambda _: None)
         slots = [launch.open_slot(template.pid, number) for number in range(config["slots"])]
@@ -289,8 +289,11 @@ class Supervisor:
         self._look_for_parent()
         try:
             while True:
-                for key, _ in self._selector.select(self._timers.run_due()):
+                for key, _ in self._selector.select(self._timers.due_in()):
                     key.data()
+                # a result that is there already is not late, however late this process comes to look at it
+                self._processes.on_notifications()
+                self._timers.run_due()
         except (EOFError, ConnectionError):
             return
 

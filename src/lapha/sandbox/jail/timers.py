@@ -21,13 +21,16 @@ class Timers:
         heapq.heappush(self._heap, (time.monotonic() + seconds, next(self._order), entry))
         return entry.clear
 
-    def run_due(self) -> float | None:
-        """Do what is due; seconds until the next one, or None."""
-        while self._heap:
-            when, _, entry = self._heap[0]
-            if entry and (wait := when - time.monotonic()) > 0:
-                return wait
+    def due_in(self) -> float | None:
+        """Seconds until something is due; None if there is nothing."""
+        while self._heap and not self._heap[0][2]:
             heapq.heappop(self._heap)
+        return max(0.0, self._heap[0][0] - time.monotonic()) if self._heap else None
+
+    def run_due(self) -> None:
+        """Do what is due by now, and not what that makes due."""
+        now = time.monotonic()
+        while self._heap and (self._heap[0][0] <= now or not self._heap[0][2]):
+            entry = heapq.heappop(self._heap)[2]
             if entry:
                 entry[0]()
-        return None
