@@ -73,14 +73,12 @@ def chord_product_(out: torch.Tensor, x: Directions, y: Directions) -> torch.Ten
 def flagged_pairs(
     chord: torch.Tensor, scratch: torch.Tensor, x_limit: torch.Tensor, y_limit: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """Rows and columns where `chord` <= x_limit (N, 1) + y_limit (1, M); None where there are none (the common case)."""
-    if chord.numel() == 0:
-        return None
+    """Rows and columns where `chord` <= x_limit (N, 1) + y_limit (1, M); None where there are none."""
     torch.sub(chord, x_limit, out=scratch).sub_(y_limit)
-    if bool(scratch.amin() > 0):
-        return None
     # look at the rows that hold one only: comparing and listing cost more than everything else here
     rows = (scratch.amin(1) <= 0).nonzero()[:, 0]
+    if rows.numel() == 0:
+        return None
     found = (scratch.index_select(0, rows) <= 0).nonzero()
     return rows[found[:, 0]], found[:, 1]
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import torch
 
-from lapha.kernels.chords import flagged_pairs, refined_chords
+from lapha.kernels.chords import refined_chords
 from lapha.kernels.pairwise_torch import (
     Block,
     Latents,
@@ -49,8 +49,8 @@ def _block_nearest(block: Block, scratch: torch.Tensor, curvature: float) -> tup
     weight = torch.exp((2 * math.sqrt(curvature) * (radius - radius.min())).clamp_max_(80.0))
     distances, indices = [], []
     for _, tile, spare in tiles(block, scratch):
-        flagged = flagged_pairs(tile.chord, spare, tile.x_limit, tile.y_limit)
-        w = scaled_square_(tile.chord, spare, tile.x_terms, tile.y_terms, curvature).mul_(weight)
+        smallest, flagged = tile.flagged(spare)
+        w = scaled_square_(tile.chord, spare, tile.x_terms, tile.y_terms, curvature, smallest).mul_(weight)
         if flagged is not None:
             w[flagged] = torch.inf
         least, where = row_minimum(w)

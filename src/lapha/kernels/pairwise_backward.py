@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from lapha.geometry.numerics import accumulate_dtype, distance_partials
-from lapha.kernels.chords import flagged_pairs, refined_chords
+from lapha.kernels.chords import refined_chords
 from lapha.kernels.pairwise_torch import (
     COLUMNS,
     ROWS,
@@ -58,7 +58,7 @@ def pairwise_backward(
 
 def _unit_chords(tile: Block, spare: torch.Tensor) -> tuple[torch.Tensor, bool]:
     """Chord lengths of unit directions, and whether differences u − t of close pairs cancel in a product."""
-    flagged = flagged_pairs(tile.chord, spare, tile.x_limit, tile.y_limit)
+    _, flagged = tile.flagged(spare)
     chord = tile.chord.div_(tile.x.length[:, None]).div_(tile.y.length[None, :]).clamp_(0, 4)
     if flagged is None:
         return chord.sqrt_(), False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -53,6 +54,8 @@ class Block(NamedTuple):
         x, y: directions of the rows and columns.
         x_terms, y_terms: their radii's terms, lengths divided out.
         x_limit, y_limit: (R, 1), (1, C); pairs with chord <= x_limit + y_limit must be refined.
+        limit: the largest sum of the two.
+        reach: the largest √c·radius of the rows and of the columns.
     """
 
     chord: torch.Tensor
@@ -62,13 +65,19 @@ class Block(NamedTuple):
     y_terms: RadialTerms
     x_limit: torch.Tensor
     y_limit: torch.Tensor
+    limit: float
+    reach: tuple[float, float]
 
     def rows(self, part: slice) -> Block:
         """Some rows of the block."""
         x = Directions(*(field[part] for field in self.x))
-        return Block(
-            self.chord[part], x, self.y, self.x_terms.take(part), self.y_terms, self.x_limit[part], self.y_limit
-        )
+        return self._replace(chord=self.chord[part], x=x, x_terms=self.x_terms.take(part), x_limit=self.x_limit[part])
+
+    def flagged(self, scratch: torch.Tensor) -> tuple[float, tuple[torch.Tensor, torch.Tensor] | None]:
+        """The smallest chord, and the pairs that must be refined; `scratch` has the shape of `chord`."""
+        least = float(self.chord.amin())
+        # one pass is enough to see that there are none, which is the common case
+        return least, None if least > self.limit else flagged_pairs(self.chord, scratch, self.x_limit, self.y_limit)
 
 
 def chord_blocks(
@@ -91,13 +100,16 @@ def chord_blocks(
         y = make_ready(t[columns], centre, precision)
         column_terms = divide_lengths(y_terms.take(columns), y)
         y_limit = refine_limit(y, threshold)[None, :]
+        y_reach = math.sqrt(curvature) * float(b[columns].max())
         for rows in spans(n, size[0]):
             x = make_ready(u[rows], centre, precision)
             chord = buffer[: x.length.numel(), : y.length.numel()] if out is None else out[rows, columns]
             chord_product_(chord, x, y)
             row_terms = divide_lengths(x_terms.take(rows), x)
             x_limit = refine_limit(x, threshold)[:, None]
-            yield rows, columns, Block(chord, x, y, row_terms, column_terms, x_limit, y_limit)
+            limit = float(x_limit.max() + y_limit.max())
+            reach = math.sqrt(curvature) * float(a[rows].max()), y_reach
+            yield rows, columns, Block(chord, x, y, row_terms, column_terms, x_limit, y_limit, limit, reach)
 
 
 def divide_lengths(terms: RadialTerms, directions: Directions) -> RadialTerms:
@@ -127,11 +139,10 @@ def pairwise_forward(latents: Latents, precision: Precision) -> torch.Tensor:
     scratch = scratch_for(latents, COLUMNS)
     with full_float32(u.device):
         for _, _, block in chord_blocks(latents, precision, (ROWS, COLUMNS), out):
-            beyond = bool((block.x_terms.excess > 0).any() or (block.y_terms.excess > 0).any())
             for _, tile, spare in tiles(block, scratch):
-                flagged = flagged_pairs(tile.chord, spare, tile.x_limit, tile.y_limit)
-                w = scaled_square_(tile.chord, spare, tile.x_terms, tile.y_terms, curvature)
-                distance = distance_from_scaled_(w, spare, tile.x_terms, tile.y_terms, curvature, beyond)
+                least, flagged = tile.flagged(spare)
+                w = scaled_square_(tile.chord, spare, tile.x_terms, tile.y_terms, curvature, least)
+                distance = distance_from_scaled_(w, spare, tile.x_terms, tile.y_terms, curvature, tile.reach)
                 if flagged is not None:
                     i, j = flagged
                     chord = refined_chords(tile.x, tile.y, i, j)

@@ -17,9 +17,13 @@ import torch
 
 from lapha.geometry.numerics import accumulate_dtype, distance_from_chord
 
-# exp(4·LIMIT)/4 must fit the dtype. A point beyond it is treated as if at the limit, and the rest of its radius is added
+# exp(4·LIMIT)/2 must fit the dtype. A point beyond it is treated as if at the limit, and the rest of its radius is added
 # to the distance: there sinh² is a pure exponential (s > 1e12), so the two are equal to rounding.
 _RADIUS_LIMIT = {torch.float32: 20.0, torch.float64: 160.0}
+# Up to this a + b even the square of exp(2a + 2b)/2 fits.
+_SQUARE_REACH = {torch.float32: 21.0, torch.float64: 170.0}
+# The least chord² beside which the rounding of exp(−2a) − exp(−2b) does not show.
+_COARSE_GAP = 0.02
 
 
 class RadialTerms(NamedTuple):
@@ -30,7 +34,7 @@ class RadialTerms(NamedTuple):
         complement: leading part of 1 − exp(−2a), in [0, 1].
         remainder: what rounding took off the complement.
         gain: ½(1 − exp(−4a)), in [0, ½].
-        growth: ½ exp(2·min(a, limit)).
+        growth: exp(2·min(a, limit))/√2.
         excess: 2(a − limit)₊/√c, added to the distance.
     """
 
@@ -62,47 +66,51 @@ def radial_terms(radius: torch.Tensor, curvature: float, dtype: torch.dtype) -> 
         leading,
         remainder,
         -0.5 * torch.expm1(-4 * a),
-        0.5 * torch.exp(2 * capped),
+        torch.exp(2 * capped) / math.sqrt(2),
         (2 / math.sqrt(curvature)) * (a - capped),
     )
     return RadialTerms(*(field.to(device=device, dtype=dtype) for field in fields))
 
 
-def radial_gap_(out: torch.Tensor, x: RadialTerms, y: RadialTerms, curvature: float) -> torch.Tensor:
-    """Write p − q = exp(−2a) − exp(−2b) into `out` (N, M)."""
+def radial_gap_(out: torch.Tensor, x: RadialTerms, y: RadialTerms, curvature: float, coarse: bool) -> torch.Tensor:
+    """Write p − q = exp(−2a) − exp(−2b) into `out` (N, M); with `coarse`, without the complements' remainders."""
     if out.dtype == torch.float64:  # the remainder of a float64 complement is unknown: take the exact road
         torch.sub(y.radius[None, :], x.radius[:, None], out=out)
         decay = torch.exp(-2 * math.sqrt(curvature) * x.radius)
         return out.mul_(-2 * math.sqrt(curvature)).expm1_().neg_().mul_(decay[:, None])
     torch.sub(y.complement[None, :], x.complement[:, None], out=out)
-    return out.sub_(x.remainder[:, None]).add_(y.remainder[None, :])
+    return out if coarse else out.sub_(x.remainder[:, None]).add_(y.remainder[None, :])
 
 
 def scaled_square_(
-    chord: torch.Tensor, scratch: torch.Tensor, x: RadialTerms, y: RadialTerms, curvature: float
+    chord: torch.Tensor, scratch: torch.Tensor, x: RadialTerms, y: RadialTerms, curvature: float, least: float
 ) -> torch.Tensor:
-    """Turn ‖u − t‖² (N, M) into w, in place; `scratch` has the same shape."""
-    gap = radial_gap_(scratch, x, y, curvature)
+    """Turn ‖u − t‖² (N, M) into w, in place; `scratch` has the same shape and `least` is at most the smallest chord²."""
+    gap = radial_gap_(scratch, x, y, curvature, coarse=least >= _COARSE_GAP)
     chord.mul_(x.gain[:, None]).mul_(y.gain[None, :])
     return chord.addcmul_(gap, gap)
 
 
 def distance_from_scaled_(
-    w: torch.Tensor, scratch: torch.Tensor, x: RadialTerms, y: RadialTerms, curvature: float, beyond: bool
+    w: torch.Tensor, scratch: torch.Tensor, x: RadialTerms, y: RadialTerms, curvature: float, reach: tuple[float, float]
 ) -> torch.Tensor:
     """Turn w (N, M) into the geodesic distance, in place.
 
     Args:
-        beyond: whether any point lies beyond the radius limit, so that its excess must be added.
+        reach: the largest √c·radius of x and of y.
     """
-    s = w.mul_(x.growth[:, None]).mul_(y.growth[None, :])
-    # 2 asinh(√s) = log1p(2√s(√s + √(1 + s))): torch's asinh is not vectorised on the CPU, and log1p is
-    torch.add(s, 1, out=scratch).sqrt_()
-    root = s.sqrt_()
-    distance = root.mul_(scratch.add_(root)).mul_(2).log1p_()
+    twice = w.mul_(x.growth[:, None]).mul_(y.growth[None, :])  # S = 2s
+    # 2 asinh(√s) = log1p(S + √(S² + 2S)): torch's asinh is not vectorised on the CPU, and log1p is
+    if sum(reach) <= _SQUARE_REACH[w.dtype]:
+        root = torch.addcmul(twice, twice, twice, value=0.5, out=scratch).sqrt_()
+        distance = twice.add_(root, alpha=math.sqrt(2)).log1p_()
+    else:
+        torch.add(twice, 2, out=scratch).sqrt_()
+        root = twice.sqrt_()
+        distance = root.mul_(scratch.add_(root)).log1p_()
     if curvature != 1:
         distance.mul_(1 / math.sqrt(curvature))
-    if beyond:
+    if max(reach) > _RADIUS_LIMIT[w.dtype]:
         distance.add_(x.excess[:, None]).add_(y.excess[None, :])
     return distance
 
