@@ -14,6 +14,7 @@ import torch
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks import suite_names
 from benchmarks.__main__ import main, parser
 from benchmarks.data import relative_error, tree_latents
 from benchmarks.harness import Case, Contestant, Session, Skipped
@@ -21,8 +22,6 @@ from benchmarks.memory import PeakMemory
 from benchmarks.plots import plot_records
 from benchmarks.records import read_records, run_facts
 from benchmarks.report import table
-
-from benchmarks import suite_names
 
 CPU = torch.device("cpu")
 

@@ -6,8 +6,8 @@ import asyncio
 import time
 
 import pytest
-from benchmarks import bench_sandbox as bench
 
+from benchmarks import bench_sandbox as bench
 from lapha.sandbox import BubblewrapSandbox
 
 from .availability import need_bubblewrap
