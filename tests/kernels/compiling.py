@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,11 +34,10 @@ _ALIGNED = (
 
 @dataclass(frozen=True)
 class Compiled:
-    """Registers and stack bytes of a thread, shared memory of a program, and the code."""
+    """Registers of a thread, how often it moves one to or from local memory, shared memory of a program, and the code."""
 
     registers: int
-    stack: int
-    local: int
+    spills: int
     shared: int
     ptx: str
 
@@ -58,20 +58,17 @@ def compile_kernel(
     )
     options = {"num_warps": warps, "num_stages": stages}
     built = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
-    usage = _resources(built.asm["cubin"])
-    return Compiled(usage["REG"], usage["STACK"], usage["LOCAL"], built.metadata.shared, built.asm["ptx"])
+    usage, code = _disassemble(built.asm["cubin"], "--dump-resource-usage"), _disassemble(built.asm["cubin"], "-sass")
+    (registers,) = re.findall(r"\bREG:(\d+)", usage)
+    spills = len(re.findall(r"\b(?:STL|LDL)\b", code))
+    return Compiled(int(registers), spills, built.metadata.shared, built.asm["ptx"])
 
 
-def _resources(cubin: bytes) -> dict[str, int]:
-    """Resource usage of the one function in a cubin."""
-    import tempfile
-
+def _disassemble(cubin: bytes, option: str) -> str:
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-        command = [str(_DUMP), "--dump-resource-usage", file.name]
-        text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    return {key: int(value) for key, value in re.findall(r"\b(REG|STACK|LOCAL):(\d+)", text)}
+        return subprocess.run([str(_DUMP), option, file.name], capture_output=True, text=True, check=True).stdout
 
 
 def tile_kernel(operation: str, precision: str, capability: int, config: Any) -> Compiled:

@@ -46,6 +46,20 @@ def test_clusters_of_near_duplicates() -> None:
         assert error[near].max() < 1e-5
 
 
+def test_at_the_edge_of_the_threshold() -> None:
+    """Groups whose members' centred cosine is near the one at which pairs are refined: the product's worst case."""
+    generator = torch.Generator().manual_seed(1)
+    for dim, inner in ((64, 0.7), (64, 0.78), (576, 0.78)):
+        groups, own = (
+            torch.nn.functional.normalize(torch.randn(*shape, dim, generator=generator), dim=-1)
+            for shape in ((6, 1), (6, 50))
+        )
+        direction = (math.sqrt(inner) * groups + math.sqrt(1 - inner) * own).reshape(300, dim)
+        radius = 0.3 * (0.9 + 0.1 * torch.rand(300, generator=generator))
+        X = PolarPoints(torch.nn.functional.normalize(direction, dim=1), radius)
+        assert largest_error(pairwise_dist(X), exact_distances(X, X)) < TOLERANCE
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     n=st.integers(0, 9),

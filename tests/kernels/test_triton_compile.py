@@ -25,9 +25,8 @@ SHARED = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}
 
 
 def check_resources(built: Compiled, capability: int) -> None:
-    """Nothing in local memory, and shared memory that the device has."""
-    assert built.stack == 0, f"{built.stack} bytes a thread are spilled ({built.registers} registers)"
-    assert built.local == 0
+    """No register moved to local memory, and shared memory that the device has."""
+    assert built.spills == 0, f"{built.spills} loads and stores of spilled registers ({built.registers} registers)"
     assert built.shared <= SHARED[capability]
 
 

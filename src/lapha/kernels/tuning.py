@@ -117,15 +117,19 @@ def tile_config(
 
 def _fastest(options: Sequence[TileConfig], run: Callable[[TileConfig], object]) -> TileConfig:
     from triton.compiler.errors import CompilationError
-    from triton.runtime.errors import OutOfResources
+    from triton.runtime.errors import OutOfResources, PTXASError
     from triton.testing import do_bench
 
     times: dict[TileConfig, float] = {}
     for config in options:
         try:
             times[config] = do_bench(lambda config=config: run(config), warmup=5, rep=30, return_mode="median")
-        except (OutOfResources, CompilationError) as error:  # too much shared memory for this device
-            logger.info("tiles %s do not fit: %s", config, error)
+        except (OutOfResources, CompilationError, PTXASError, RuntimeError) as error:
+            # too much shared memory for this device, or tiles that this version of Triton cannot compile; its passes
+            # fail with a plain RuntimeError, which must not be taken for one of the device's
+            if type(error) is RuntimeError and "PassManager" not in str(error):
+                raise
+            logger.info("tiles %s cannot be used: %s", config, error)
     if not times:
         raise RuntimeError(f"none of the tile configurations {list(options)} runs on this device")
     return min(times, key=times.__getitem__)
