@@ -125,7 +125,7 @@ class ServerPool:
             stop=self._tenacity.stop_after_attempt(self.policy.attempts),
             wait=lambda state: self._pause(state, tried),
             retry=self._tenacity.retry_if_exception_type(ServerFailedError),
-            before_sleep=lambda state: self._note_retry(state, name),
+            before_sleep=self._note_retry,
             retry_error_cls=self._tenacity.RetryError,
         )
         try:
@@ -210,10 +210,9 @@ class ServerPool:
         )
         return float(wait(state))
 
-    def _note_retry(self, state: Any, name: str) -> None:
+    def _note_retry(self, state: Any) -> None:
         self.stats.retries += 1
-        error = state.outcome.exception()
-        logger.warning("request %r: attempt %d failed: %s", name, state.attempt_number, error)
+        logger.warning("attempt %d of %s", state.attempt_number, state.outcome.exception())
 
     def _client(self) -> Any:
         loop = asyncio.get_running_loop()

@@ -172,7 +172,7 @@ class VLLMServerEngine:
         check(request.n >= 1, "request.n", "an integer >= 1", request.n)
         prefix = request.state.token_ids + tuple(request.bridge_ids)
         payload = self._payload(request, prefix)
-        room = await self._limit() - len(prefix)
+        room = await self._limit(request.name) - len(prefix)
         if room < 1:
             message = f"a context of {len(prefix)} tokens leaves no room in the model's window of {room + len(prefix)}"
             raise RequestRefusedError(message, request=request.name)
@@ -202,11 +202,11 @@ class VLLMServerEngine:
         if isinstance(self.evaluator, PoolingServer):
             await self.evaluator.pool.aclose()
 
-    async def _limit(self) -> int:
-        """The model's window as the servers give it; a server that gives none is taken at its word later."""
+    async def _limit(self, name: str) -> int:
+        """The model's window as the servers give it, asked for with the first request, `name`."""
         if self._context_limit is None:
             try:
-                answer = await self.pool.ask("/v1/models", name="the model's window")
+                answer = await self.pool.ask("/v1/models", name=name)
             except RequestRefusedError as error:
                 logger.warning("no limit to the length of contexts is known: %s", error)
                 answer = {}
