@@ -75,7 +75,7 @@ class Processes:
         self._by_pid: dict[int, Process] = {}
 
     def __len__(self) -> int:
-        return len(self._by_pid)
+        return sum(not process.dead for process in self._by_pid.values())
 
     def first(self, seconds: float) -> Process | None:
         """The template: the first process to ask, within `seconds`; None if there is none, or it may not be read."""
@@ -107,8 +107,10 @@ class Processes:
     def _on_notification(self, notification: notify.Notification) -> None:
         process = self._by_pid.get(notification.pid)
         if process is not None and process.has_ended():
-            self._forget(process)  # and its number has been given to another one
+            self._gone(process)  # and its number has been given to another one
             process = None
+        if process is not None and process.dead:
+            return  # killed, and not yet gone: what it still says must not be taken for a newborn's
         if notification.number == NR_CLONE:
             self._on_clone(process, notification)
         elif notification.number == HYPERCALL:
@@ -152,12 +154,12 @@ class Processes:
         self._wake(process, command)
 
     def kill(self, process: Process) -> None:
-        """End a process now. Whoever waits for it is told."""
+        """End a process now. Whoever waits for it is told; its number stays taken until the kernel says it is gone."""
         if process.dead:
             return
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(process.pidfd, signal.SIGKILL)
-        self._forget(process)
+        self._mourn(process)
 
     def sweep(self) -> None:
         """End processes of the jail that nobody expects: born of a fork that was given up, and silent."""
@@ -242,7 +244,7 @@ class Processes:
             return None
         process = Process(notification.pid, pidfd, notification)
         self._by_pid[process.pid] = process
-        self._selector.register(pidfd, selectors.EVENT_READ, lambda: self._forget(process))
+        self._selector.register(pidfd, selectors.EVENT_READ, lambda: self._gone(process))
         with contextlib.suppress(OSError), open(f"/proc/{process.pid}/oom_score_adj", "w") as file:
             file.write("800")  # if memory runs out, branches go first
         return process
@@ -268,14 +270,19 @@ class Processes:
         if not fits or not notify.answer(self._listener, waits.id, len(data)):
             self.kill(process)
 
-    def _forget(self, process: Process) -> None:
-        """A process has died."""
-        if process.dead:
+    def _gone(self, process: Process) -> None:
+        """The kernel says that a process has ended."""
+        if self._by_pid.get(process.pid) is not process:
             return
-        process.dead = True
         self._selector.unregister(process.pidfd)
         os.close(process.pidfd)
         del self._by_pid[process.pid]
+        if not process.dead:
+            self._mourn(process)
+
+    def _mourn(self, process: Process) -> None:
+        """Tell everybody who waits for a process that it is dead."""
+        process.dead = True
         if process.expects_child is not None and not process.may_clone:
             self._timers.after(0.1, self.sweep)  # its child is born, and has not been heard of
         waiting = [process.expects_child, *process.forks]
