@@ -80,11 +80,11 @@ def test_first_of_equals() -> None:
 
 
 def test_blocks_meet(monkeypatch: pytest.MonkeyPatch) -> None:
-    from lapha.kernels import nearest_torch, pairwise_torch
+    from lapha.kernels import nearest_torch
 
     monkeypatch.setattr(nearest_torch, "_ROWS", 16)
     monkeypatch.setattr(nearest_torch, "_COLUMNS", 24)
-    monkeypatch.setattr(pairwise_torch, "TILE_ELEMENTS", 100)
+    monkeypatch.setattr(nearest_torch, "_TILE_ELEMENTS", 100)
     X, Y = family(50, 32, 0.8, 1.0, seed=1), family(61, 32, 0.8, 1.0, seed=2)
     check_nearest(X, Y)
     test_knn_is_sorted_and_complete(7)

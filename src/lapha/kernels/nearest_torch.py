@@ -21,9 +21,14 @@ from lapha.kernels.pairwise_torch import (
 from lapha.kernels.precision import Precision, full_float32
 from lapha.kernels.radial import RadialTerms, pair_distance, scaled_square_
 
+# A product's columns and rows, and what is done elementwise at a time: all of it. Extra memory stays below 64 MB at
+# D = 1536.
 _COLUMNS = 1024
-_ROWS = 2048
+_ROWS = 1024
+_TILE_ELEMENTS = _ROWS * _COLUMNS
 _GROUP = 64
+# k nearest: distances held at a time. A GPU wants more of them (256 MiB) than a CPU's caches hold.
+_KNN_SIDE = {"cuda": 8192}
 
 
 def nearest_forward(latents: Latents, precision: Precision) -> tuple[torch.Tensor, torch.Tensor]:
@@ -32,7 +37,7 @@ def nearest_forward(latents: Latents, precision: Precision) -> tuple[torch.Tenso
     dtype = computing_dtype(u, t, a, b)
     distance = torch.full((u.shape[0],), torch.inf, dtype=dtype, device=u.device)
     index = torch.zeros(u.shape[0], dtype=torch.int64, device=u.device)
-    scratch = scratch_for(latents, _COLUMNS)
+    scratch = scratch_for(latents, _COLUMNS, _TILE_ELEMENTS)
     with full_float32(u.device):
         for rows, columns, block in chord_blocks(latents, precision, (_ROWS, _COLUMNS)):
             here, where = _block_nearest(block, scratch, curvature)
@@ -131,7 +136,7 @@ def knn_forward(
     u, a, t, b, curvature = latents
     parts = [
         _knn_rows(Latents(u[rows], a[rows], t, b, curvature), k, precision, pairwise)
-        for rows in spans(u.shape[0], _ROWS)
+        for rows in spans(u.shape[0], _KNN_SIDE.get(u.device.type, _ROWS))
     ]
     if not parts:
         empty = torch.empty(0, k, dtype=computing_dtype(u, t, a, b), device=u.device)
@@ -146,7 +151,7 @@ def _knn_rows(
     u, a, t, b, curvature = latents
     best = torch.empty(u.shape[0], 0, dtype=computing_dtype(u, t, a, b), device=u.device)
     where = torch.empty(u.shape[0], 0, dtype=torch.int64, device=u.device)
-    for columns in spans(t.shape[0], max(_COLUMNS, 4 * k)):
+    for columns in spans(t.shape[0], max(_KNN_SIDE.get(u.device.type, _COLUMNS), 4 * k)):
         block = pairwise(Latents(u, a, t[columns], b[columns], curvature), precision)
         near, which = block.topk(min(k, block.shape[1]), dim=1, largest=False)
         # by index first, then stably by distance: equal distances come in index order

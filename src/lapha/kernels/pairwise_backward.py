@@ -8,9 +8,10 @@ from lapha.geometry.numerics import accumulate_dtype, distance_partials
 from lapha.kernels.chords import refined_chords
 from lapha.kernels.pairwise_torch import (
     COLUMNS,
-    ROWS,
+    TILE_ELEMENTS,
     Block,
     Latents,
+    block_rows,
     chord_blocks,
     computing_dtype,
     scratch_for,
@@ -35,9 +36,9 @@ def pairwise_backward(
     dtype = computing_dtype(u, t, a, b)
     grad_u, grad_t = (torch.zeros(z.shape, dtype=dtype, device=z.device) for z in (u, t))
     grad_a, grad_b = (torch.zeros(z.shape, dtype=dtype, device=z.device) for z in (a, b))
-    scratch = scratch_for(latents, COLUMNS)
+    scratch = scratch_for(latents, COLUMNS, TILE_ELEMENTS)
     with full_float32(u.device):
-        for rows, columns, block in chord_blocks(latents, PRECISIONS["ieee"], (ROWS, COLUMNS)):
+        for rows, columns, block in chord_blocks(latents, PRECISIONS["ieee"], (block_rows(latents), COLUMNS)):
             for part, tile, spare in tiles(block, scratch):
                 here = slice(rows.start + part.start, rows.start + part.stop)
                 chord, cancels = _unit_chords(tile, spare)

@@ -20,9 +20,12 @@ from lapha.kernels.chords import (
 from lapha.kernels.precision import Precision, full_float32, refine_threshold
 from lapha.kernels.radial import RadialTerms, distance_from_scaled_, pair_distance, radial_terms, scaled_square_
 
-# Columns and rows of one matrix product, and of the elementwise work after it: 2 MB at a time, which the caches hold.
+# Columns of one matrix product, the most rows, and how many numbers the rows' centred copy may hold (32 MiB of float32):
+# the product is fastest when it is large.
 COLUMNS = 4096
-ROWS = 1024
+ROWS = 4096
+_ROW_NUMBERS = 1 << 23
+# Elementwise work is done on this many numbers at a time (2 MiB), which the caches hold.
 TILE_ELEMENTS = 1 << 19
 
 
@@ -120,25 +123,30 @@ def divide_lengths(terms: RadialTerms, directions: Directions) -> RadialTerms:
 def tiles(block: Block, scratch: torch.Tensor) -> Iterator[tuple[slice, Block, torch.Tensor]]:
     """A few rows of a block at a time, such that they fit the cache, each with a buffer of their shape."""
     height, width = block.chord.shape
-    for rows in spans(height, max(1, TILE_ELEMENTS // width)):
+    for rows in spans(height, max(1, scratch.numel() // width)):
         tile = block.rows(rows)
         yield rows, tile, scratch[: tile.chord.numel()].view(tile.chord.shape)
 
 
-def scratch_for(latents: Latents, columns: int) -> torch.Tensor:
-    """A buffer for `tiles` of blocks of at most `columns` columns."""
+def scratch_for(latents: Latents, columns: int, elements: int) -> torch.Tensor:
+    """A buffer of about `elements` numbers for `tiles` of blocks of at most `columns` columns."""
     n, m = latents.u.shape[0], min(columns, latents.t.shape[0])
     dtype = computing_dtype(latents.u, latents.t, latents.a, latents.b)
-    return torch.empty(min(n, max(1, TILE_ELEMENTS // max(m, 1))) * m, dtype=dtype, device=latents.u.device)
+    return torch.empty(min(n, max(1, elements // max(m, 1))) * m, dtype=dtype, device=latents.u.device)
+
+
+def block_rows(latents: Latents) -> int:
+    """Rows of one matrix product."""
+    return max(1, min(ROWS, _ROW_NUMBERS // latents.u.shape[1]))
 
 
 def pairwise_forward(latents: Latents, precision: Precision) -> torch.Tensor:
     """(N, M) geodesic distances."""
     u, a, t, b, curvature = latents
     out = torch.empty(u.shape[0], t.shape[0], dtype=computing_dtype(u, t, a, b), device=u.device)
-    scratch = scratch_for(latents, COLUMNS)
+    scratch = scratch_for(latents, COLUMNS, TILE_ELEMENTS)
     with full_float32(u.device):
-        for _, _, block in chord_blocks(latents, precision, (ROWS, COLUMNS), out):
+        for _, _, block in chord_blocks(latents, precision, (block_rows(latents), COLUMNS), out):
             for _, tile, spare in tiles(block, scratch):
                 least, flagged = tile.flagged(spare)
                 w = scaled_square_(tile.chord, spare, tile.x_terms, tile.y_terms, curvature, least)
