@@ -123,7 +123,7 @@ def other_kernel(name: str, capability: int) -> Compiled:
         "refine": (refine_triton.refine_kernel, {"ROWS_A_FLAG": 8, "COLUMNS_A_FLAG": 8, **pairs}),
         "nearest refine": (refine_triton.nearest_refine_kernel, {"BLOCK_N": 128, **pairs}),
         "sum": (pooling_triton.sum_kernel, {"MASKED": True, "PACKED": False, "ROWS": 16, "COLUMNS": 512}),
-        "finish": (pooling_triton.finish_kernel, {"RUNNING": True, "CENTRED": True, "COLUMNS": 1024}),
+        "finish": (pooling_triton.finish_kernel, {"RUNNING": True, "CENTRED": True, "MOST_PARTS": 64, "COLUMNS": 1024}),
     }
     kernel, constants = kernels[name]
     return compile_kernel(kernel, numbers | arrays, constants, capability)

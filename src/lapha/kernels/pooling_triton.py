@@ -15,6 +15,8 @@ from lapha.kernels.registry import interpreting
 _COLUMNS, _ROWS = 512, 16
 # Programs to aim for: enough to fill any device a few times over.
 _PROGRAMS = 2048
+# Parts that a sequence is summed in at most, a power of two.
+_MOST_PARTS = 64
 
 
 class _Layout(NamedTuple):
@@ -71,7 +73,7 @@ def _layout(hidden: torch.Tensor, cu_seqlens: torch.Tensor | None) -> _Layout:
 def _parts(layout: _Layout, column_programs: int) -> int:
     """In how many parts a sequence is summed."""
     wanted = triton.cdiv(_PROGRAMS, max(1, layout.batch * column_programs))
-    return max(1, min(wanted, triton.cdiv(max(1, layout.longest), 4 * _ROWS), 64))
+    return max(1, min(wanted, triton.cdiv(max(1, layout.longest), 4 * _ROWS), _MOST_PARTS))
 
 
 def _finish(inputs: PoolInputs, partial: torch.Tensor, counts: torch.Tensor) -> Pooled:
@@ -103,6 +105,7 @@ def _finish(inputs: PoolInputs, partial: torch.Tensor, counts: torch.Tensor) -> 
             size**-0.5,
             RUNNING=running is not None,
             CENTRED=root is not None,
+            MOST_PARTS=_MOST_PARTS,
             COLUMNS=min(1024, triton.next_power_of_2(size)),
         )
     if root is None:
@@ -179,13 +182,15 @@ def finish_kernel(
     scale,
     RUNNING: tl.constexpr,
     CENTRED: tl.constexpr,
+    MOST_PARTS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
     """One sequence a program."""
     sequence = tl.program_id(0).to(tl.int64)
     count = tl.load(running_count + sequence) if RUNNING else sequence * 0
-    for part in range(0, parts):
-        count += tl.load(counts + part * B + sequence)
+    part_of_count = tl.arange(0, MOST_PARTS)
+    here = tl.load(counts + part_of_count * B + sequence, mask=part_of_count < parts, other=0)
+    count += tl.sum(here, axis=0)
     tl.store(count_out + sequence, count)
     tokens = tl.maximum(count, 1).to(tl.float32)
     largest = tl.zeros((COLUMNS,), tl.float32)
