@@ -19,7 +19,7 @@ export PYTHONPATH="$PWD/src:$PWD${PYTHONPATH:+:$PYTHONPATH}"
 export LAPHA_CACHE_DIR="$out/.cache"
 status=0
 
-"$python" - > "$out/environment.txt" 2>&1 <<'PY' || exit 1
+"$python" - > "$out/environment.txt" 2>&1 <<'PY' || { cat "$out/environment.txt"; exit 1; }
 import sys
 import torch
 if not torch.cuda.is_available():
