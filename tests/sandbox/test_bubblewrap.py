@@ -140,9 +140,10 @@ async def test_the_jail_is_started_again_if_its_template_dies():
         await session.run("x = 5")
         os.kill(_template(sandbox.supervisor_pid), signal.SIGKILL)
         child = session.fork()
-        for _ in range(100):  # runs that were under way may have died with it
+        deadline = time.monotonic() + 20
+        while True:  # a run may be served before the death is noticed, and one that was under way may have died with it
             result = await child.run("x")
-            if result.ok:
+            if (result.ok and sandbox.describe()["restarts"] == 1) or time.monotonic() > deadline:
                 break
         assert result.value == "5"
         assert sandbox.describe()["restarts"] == 1
@@ -205,7 +206,7 @@ async def test_traps_hurt_nobody_else_and_leave_nothing_behind(monkeypatch):
         sprung = asyncio.gather(*(spring(code) for code in TRAPS.values()))
         while not sprung.done():
             assert (await root.fork().run("x")).value == "1"
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.2)
         outcomes = dict(zip(TRAPS, await sprung))
         assert all(outcome in ("ok", "lost", "crashed") for outcome, _ in outcomes.values()), outcomes
         assert max(seconds for _, seconds in outcomes.values()) < 2 * processes.FORK_LONGEST_SECONDS + 5
