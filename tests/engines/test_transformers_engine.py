@@ -2,14 +2,19 @@
 
 import asyncio
 import gc
+import random
 import threading
+import time
 
 import engine_oracle as oracle
 import pytest
 import torch
 from engine_models import END, make_model, run
 
+from lapha.agent import ChatEnvironment
 from lapha.engines import TransformersEngine
+from lapha.search import Search, SearchConfig
+from lapha.tiny import SEARCH, load_tiny, problems
 from lapha.types import Evaluator, Policy, SampleRequest, SamplingParams, State
 
 WARM = SamplingParams(max_tokens=9, temperature=0.8, top_p=0.9, top_k=12, repetition_penalty=1.3)
@@ -365,3 +370,28 @@ def test_bfloat16(tokenizer, autocast):
     whole = run(engine.evaluate([State(sample.state.token_ids)]))[0].pooled
     torch.testing.assert_close(sample.pooled, whole, atol=0.02, rtol=0.02)
     assert model.lm_head.weight.dtype == (torch.float32 if autocast else torch.bfloat16)
+
+
+def test_lockstep_makes_a_search_the_same_to_the_bit_whatever_the_timing():
+    """Trees of several sizes grow side by side while the event loop is held up at random."""
+    questions = [problem.question for problem in problems.generate(12, seed=8)]
+
+    def grow(hold_up):
+        model, tokenizer, head = load_tiny()
+        environment = ChatEnvironment(tokenizer, depth_limit=8, context_limit=512)
+        engine = TransformersEngine(model, tokenizer, head, lockstep=True)
+        config = SearchConfig(simulations=6, breadth=4, depth_limit=8, sampling=SEARCH, prune_every=3)
+        search = Search(engine, environment=environment, config=config, stop=hold_up)
+        results = list(search.run(questions, concurrency=5))
+        assert engine.stats.steps > 20
+        return [
+            (result.tree.tokens, result.tree.value.tobytes(), result.latents.radius.numpy().tobytes())
+            for result in results
+        ]
+
+    def hold_up(tree):
+        time.sleep(0.004 * rng.random())
+        return False
+
+    rng = random.Random(0)
+    assert grow(hold_up) == grow(lambda tree: False)

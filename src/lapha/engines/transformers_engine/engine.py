@@ -48,6 +48,10 @@ class TransformersEngine:
         kv_budget_bytes: memory for the keys and values of states that are not being decoded; what does not fit is
             computed again when needed, least recently used first. 0 keeps none; None takes a quarter of a GPU's free
             memory, or 2 GiB on the CPU. The running batch takes up to as much again.
+        lockstep: wait between two decoding steps for the tree code that has just been answered, so that which requests
+            are decoded together never depends on timing: the same requests on the same machine then give the same
+            results to the bit (tools that run elsewhere, in a sandbox, still come when they come). None: on the CPU,
+            where fuller batches pay for the wait, but not on a GPU, which decodes while the tree code runs.
 
     Raises:
         ValueError: an argument outside its range, or a model that is not a causal LM.
@@ -68,6 +72,7 @@ class TransformersEngine:
         max_prefill_tokens: int = 8192,
         autocast: torch.dtype | None = None,
         kv_budget_bytes: int | None = None,
+        lockstep: bool | None = None,
     ) -> None:
         check(max_batch >= 1, "max_batch", "an integer >= 1", max_batch)
         check(max_prefill_tokens >= 1, "max_prefill_tokens", "an integer >= 1", max_prefill_tokens)
@@ -86,8 +91,9 @@ class TransformersEngine:
         share = _memory_share(self._decoder.device)
         self._store = SegmentStore(share if kv_budget_bytes is None else kv_budget_bytes)
         limits = BatchLimits(rows=max_batch, prefill_tokens=max_prefill_tokens, slot_bytes=share)
+        lockstep = self._decoder.device.type == "cpu" if lockstep is None else lockstep
         batcher: type[Worker] = PlainBatcher if self._decoder.kv_shape is None else SlotBatcher
-        self._batcher = batcher(self._decoder, self._store, self.stop_token_ids, self._decode, limits)
+        self._batcher = batcher(self._decoder, self._store, self.stop_token_ids, self._decode, limits, lockstep)
 
     @classmethod
     def from_pretrained(

@@ -14,6 +14,9 @@ from lapha.engines.transformers_engine.sampling import TokenSampler, sampler_for
 from lapha.engines.transformers_engine.segments import Segment
 from lapha.types import Sample, SampleRequest, State
 
+_QUIET_ROUNDS = 32  # turns of an event loop without a new job, after which nobody is expected to come
+_SETTLE_SECONDS = 1.0  # a loop that is still busy then is not waited for
+
 
 @dataclass(eq=False, slots=True)
 class Job:
@@ -129,14 +132,15 @@ class Outbox:
     def add(self, job: Job, result: Any) -> None:
         self._ready.append((job, result))
 
-    def flush(self) -> None:
-        """Deliver what has been added."""
+    def flush(self) -> list[asyncio.AbstractEventLoop]:
+        """Deliver what has been added; returns the loops that got something."""
         by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Job, Any]]] = {}
         for job, result in self._ready:
             by_loop.setdefault(job.loop, []).append((job, result))
         self._ready = []
         for loop, results in by_loop.items():
             deliver(loop, results)
+        return list(by_loop)
 
 
 def deliver(loop: asyncio.AbstractEventLoop, results: list[tuple[Job, Any]]) -> None:
@@ -212,6 +216,29 @@ class Inbox:
                     room.enter(job)
                 self.waiting.popleft()
         return jobs
+
+
+def settle(loop: asyncio.AbstractEventLoop, inbox: Inbox) -> None:
+    """Wait, in another thread than the loop's, until the loop's tasks have submitted all that they now can.
+
+    A loop whose tasks wait for something else (a sandbox, a network) may go on later: it is not waited for.
+    """
+    settled = threading.Event()
+
+    def look_again(rounds: int, seen: int) -> None:
+        waiting = len(inbox.waiting)
+        rounds = _QUIET_ROUNDS if waiting != seen else rounds - 1
+        if rounds == 0:
+            settled.set()
+        else:
+            loop.call_soon(look_again, rounds, waiting)
+
+    if loop.is_running():
+        try:
+            loop.call_soon_threadsafe(look_again, _QUIET_ROUNDS, len(inbox.waiting))
+        except RuntimeError:  # closed between the question and the call
+            return
+        settled.wait(_SETTLE_SECONDS)
 
 
 def empty_sum(hidden_size: int, device: torch.device) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from lapha.engines.transformers_engine.jobs import Inbox, Job, Outbox, Row, deliver
+from lapha.engines.transformers_engine.jobs import Inbox, Job, Outbox, Row, deliver, settle
 from lapha.engines.transformers_engine.model import CausalDecoder
 from lapha.engines.transformers_engine.sampling import TokenSampler, logprobs_of, uniforms
 from lapha.engines.transformers_engine.segments import Segment, SegmentStore
@@ -66,12 +67,21 @@ class Worker(ABC):
         stop_ids: tokens that end a continuation.
         decode: token ids to texts.
         limits: batch limits.
+        lockstep: between two steps, wait for the tasks that have just been answered, so that it does not depend on
+            timing which requests are decoded together.
     """
 
     def __init__(
-        self, model: CausalDecoder, store: SegmentStore, stop_ids: frozenset[int], decode: Decode, limits: BatchLimits
+        self,
+        model: CausalDecoder,
+        store: SegmentStore,
+        stop_ids: frozenset[int],
+        decode: Decode,
+        limits: BatchLimits,
+        lockstep: bool = False,
     ) -> None:
         self.model, self.store, self.stop_ids, self.decode, self.limits = model, store, stop_ids, decode, limits
+        self.lockstep = lockstep
         self.stats = EngineStats()
         self.epoch: object = object()  # marks what the present weights have computed; replaced when they change
         self.inbox, self.outbox = Inbox(), Outbox()
@@ -108,13 +118,22 @@ class Worker(ABC):
 
     def _run(self) -> None:
         """Work until nothing is left to do."""
-        time.sleep(self.limits.linger_s)
+        if self.lockstep:
+            self._settle(dict.fromkeys(job.loop for job in tuple(self.inbox.waiting)))
+        else:
+            time.sleep(self.limits.linger_s)
         began = time.perf_counter()
         with self.model.sampling_mode():
             while self._advance():
                 if self.inbox.waiting or self.in_hand:
-                    self.outbox.flush()
+                    answered = self.outbox.flush()
+                    if self.lockstep:
+                        self._settle(answered)
         self.stats.busy_s += time.perf_counter() - began
+
+    def _settle(self, loops: Iterable[asyncio.AbstractEventLoop]) -> None:
+        for loop in loops:
+            settle(loop, self.inbox)
 
     @property
     @abstractmethod
