@@ -211,10 +211,32 @@ async def test_traps_hurt_nobody_else_and_leave_nothing_behind(monkeypatch):
         assert all(outcome in ("ok", "lost", "crashed") for outcome, _ in outcomes.values()), outcomes
         assert max(seconds for _, seconds in outcomes.values()) < 2 * processes.FORK_LONGEST_SECONDS + 5
         assert outcomes["the child never shows up"][0] == outcomes["no fork ever"][0] == "lost"
+        assert outcomes["the child dies"][0] == "lost"
+        # nobody waits for a child that is not there: twice the first look, not twice the longest fork
+        assert outcomes["the child dies"][1] < processes.FORK_LONGEST_SECONDS
         deadline = time.monotonic() + processes.FORK_LONGEST_SECONDS + 5
         while _inside(sandbox.supervisor_pid) > quiet and time.monotonic() < deadline:
             await asyncio.sleep(0.05)
         assert _inside(sandbox.supervisor_pid) == quiet
+
+
+async def test_a_fork_whose_child_is_killed_costs_seconds_and_no_state():
+    """The parent is ended at the first look, and made again; forks that went well are not even counted."""
+    need_bubblewrap()
+    with BubblewrapSandbox(LIMITS, concurrency=2, packages=(), preload=()) as sandbox:
+        ordinary, unlucky = sandbox.open(), sandbox.open()
+        assert (await ordinary.run("y = 1")).ok
+        began = time.time()
+        trap = "os.register_at_fork(after_in_child=lambda: os._exit(0))"
+        code = f"import os, time\nx = 41\nif time.time() < {began + processes.FORK_SECONDS}: {trap}"
+        assert (await unlucky.run(code)).ok
+        forks = [ordinary.fork() for _ in range(4)]
+        waiting = asyncio.create_task(unlucky.fork().run("x + 1"))
+        assert [(await fork.run("y")).value for fork in forks] == ["1"] * 4
+        assert (await waiting).value == "42"
+        assert time.time() - began < processes.FORK_LONGEST_SECONDS
+        counters = sandbox.describe()["counters"]
+        assert counters["stuck_fork"] == counters["rebuilt"] == 1
 
 
 def test_a_missing_program_says_how_to_get_it(monkeypatch, tmp_path):

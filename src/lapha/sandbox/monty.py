@@ -90,7 +90,7 @@ class MontySandbox:
         return MontySession(self, fresh)
 
     def close(self) -> None:
-        """End all workers, after the runs under way. Later runs raise `SandboxError`."""
+        """End all workers, after the runs under way. Those that still wait, and later ones, raise `SandboxError`."""
         self._finalizer()
 
     def describe(self) -> dict[str, Any]:
@@ -103,27 +103,6 @@ class MontySandbox:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _submit(self, before: Future[_State], code: str, after: Future[_State], answer: Future[RunResult]) -> None:
-        """Run code on top of a state, once there is one."""
-
-        def work() -> None:
-            result, state = self._run(before.result(), code)
-            self.counters[result.outcome] += 1
-            after.set_result(state)
-            if answer.set_running_or_notify_cancel():
-                answer.set_result(result)
-
-        def start(_: object) -> None:
-            try:
-                self._threads.submit(_passing_errors, work, after, answer)
-            except RuntimeError as error:  # the executor is shut down
-                failure = SandboxError("the sandbox is closed")
-                failure.__cause__ = error
-                after.set_exception(failure)
-                answer.set_exception(failure)
-
-        before.add_done_callback(start)
 
     def _run(self, state: _State, code: str) -> tuple[RunResult, _State]:
         """The result, and the state after it: the same one if the run was stopped."""
@@ -177,11 +156,11 @@ class MontySession:
         """See `SandboxSession.run`."""
         if refused := refuse(code, self._sandbox.limits):
             return refused
-        answer: Future[RunResult] = Future()
         after: Future[_State] = Future()
         with self._lock:
             before, self._state = self._live(), after
-        self._sandbox._submit(before, code, after, answer)
+        answer = _Job(self._sandbox, before, code, after).answer
+        del before, after  # the session alone decides how long its states live
         return await asyncio.wrap_future(answer)
 
     def fork(self) -> MontySession:
@@ -198,6 +177,69 @@ class MontySession:
         if self._state is None:
             raise SandboxError("this session is closed")
         return self._state
+
+
+class _Job:
+    """A run on top of a state, once there is one.
+
+    It lets go of both states before it answers: whoever has the answer and closes the session has freed the memory.
+
+    Args:
+        sandbox: where it runs.
+        before: the state that the code runs in.
+        code: the code.
+        after: gets the state that comes of it.
+
+    Attributes:
+        answer: gets the result, or `SandboxError`.
+    """
+
+    def __init__(self, sandbox: MontySandbox, before: Future[_State], code: str, after: Future[_State]) -> None:
+        self.answer: Future[RunResult] = Future()
+        self._sandbox, self._code = sandbox, code
+        self._after: Future[_State] | None = after
+        before.add_done_callback(self._start)  # `before` may outlive the session by long, and keeps this object
+
+    def _start(self, before: Future[_State]) -> None:
+        try:
+            working = self._sandbox._threads.submit(self._work, [before])
+        except RuntimeError as error:  # the executor is shut down
+            self._fail(SandboxError("the sandbox is closed"), error)
+        else:
+            working.add_done_callback(self._closed)
+
+    def _closed(self, working: Future[None]) -> None:
+        if working.cancelled():  # it waited for a worker when the sandbox was closed
+            self._fail(SandboxError("the sandbox is closed"), None)
+
+    def _work(self, before: list[Future[_State]]) -> None:
+        """The boundary to the worker thread: what goes wrong in the sandbox itself is the caller's to see."""
+        try:
+            result = self._advance(before.pop())
+        except Exception as error:  # noqa: BLE001
+            known = isinstance(error, SandboxError)
+            self._fail(error if known else SandboxError(f"{type(error).__name__}: {error}"), None if known else error)
+            return
+        if self.answer.set_running_or_notify_cancel():
+            self.answer.set_result(result)
+
+    def _advance(self, before: Future[_State]) -> RunResult:
+        result, state = self._sandbox._run(before.result(), self._code)
+        self._sandbox.counters[result.outcome] += 1
+        self._take_after().set_result(state)
+        return result
+
+    def _take_after(self) -> Future[_State]:
+        after, self._after = self._after, None
+        assert after is not None
+        return after
+
+    def _fail(self, failure: BaseException, cause: BaseException | None) -> None:
+        if cause is not None:
+            failure.__cause__ = cause
+        self._take_after().set_exception(failure)
+        if self.answer.set_running_or_notify_cancel():
+            self.answer.set_exception(failure)
 
 
 class _Held:
@@ -248,18 +290,6 @@ def _shown(value: Any, limit: int) -> str:
     except (RecursionError, ValueError) as error:  # too deep, or an integer of too many digits
         return f"<{type(value).__name__} that cannot be shown: {error}>"
     return text if len(text) <= limit else text[:limit] + "…"
-
-
-def _passing_errors(work: Any, after: Future[Any], answer: Future[Any]) -> None:
-    """The boundary to the worker thread: what goes wrong in the sandbox itself is the caller's to see."""
-    try:
-        work()
-    except Exception as error:  # noqa: BLE001
-        failure = error if isinstance(error, SandboxError) else SandboxError(f"{type(error).__name__}: {error}")
-        failure.__cause__ = error if failure is not error else None
-        for future in (after, answer):
-            if not future.done():
-                future.set_exception(failure)
 
 
 def _shut_down(threads: ThreadPoolExecutor, pool: Any) -> None:

@@ -136,8 +136,9 @@ class Processes:
         if parent.dead or (parent.turn != began.turn and parent.expects_child is not began.then):
             return
         newborn = [pid for pid, of in parents().items() if of == parent.pid and pid not in self._by_pid]
+        childless = parent.turn != began.turn and not newborn  # it came back from its fork, and nobody is there
         used = parent.cpu_seconds() - began.cpu_seconds + sum(map(cpu_seconds, newborn))
-        if used < FORK_CPU_SECONDS and time.monotonic() - began.when < FORK_LONGEST_SECONDS:
+        if not childless and used < FORK_CPU_SECONDS and time.monotonic() - began.when < FORK_LONGEST_SECONDS:
             self._timers.after(1.0, lambda: self._check_fork(parent, began))
         else:
             self._counters["stuck_fork"] += 1
