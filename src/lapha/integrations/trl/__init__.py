@@ -12,7 +12,7 @@ require("trl", extra="trl")
 
 from lapha.integrations.trl.config import LaPhaConfig  # noqa: E402
 from lapha.integrations.trl.reward import ProcessReward  # noqa: E402
-from lapha.integrations.trl.rollout import TreeRollout  # noqa: E402
+from lapha.integrations.trl.rollout import TreeRollout, VerifierError  # noqa: E402
 from lapha.integrations.trl.trainer import LaPhaTrainer  # noqa: E402
 
-__all__ = ["LaPhaConfig", "LaPhaTrainer", "ProcessReward", "TreeRollout"]
+__all__ = ["LaPhaConfig", "LaPhaTrainer", "ProcessReward", "TreeRollout", "VerifierError"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from trl import GRPOConfig
@@ -87,6 +88,12 @@ class LaPhaConfig(GRPOConfig):
             f"({self.num_generations}), so that every process holds whole sibling groups",
             f"{self.per_device_train_batch_size} * {self.steps_per_generation} = {rows}",
         )
+        self._check_saves()
+        if self.use_vllm and self.vllm_mode == "colocate":
+            # Every process searches its own questions, and drives its own vLLM for that.
+            tensors = self.vllm_tensor_parallel_size
+            check(tensors == 1, "vllm_tensor_parallel_size", "1 in colocate mode (a server may have more)", tensors)
+            check(not self.vllm_enable_sleep_mode, "vllm_enable_sleep_mode", "False with tree rollouts", True)
         if self.use_liger_kernel and (self.liger_kernel_config or {}).get("fused_linear_cross_entropy"):
             raise ValueError(
                 "liger_kernel_config: expected no fused_linear_cross_entropy, which hides the hidden states that the "
@@ -94,6 +101,20 @@ class LaPhaConfig(GRPOConfig):
             )
         self.search_config()
         self.shaping_config()
+
+    def _check_saves(self) -> None:
+        """A checkpoint between two optimiser steps of one generation would lose the rows of the second."""
+        assert self.steps_per_generation is not None
+        passes = self.steps_per_generation * self.num_iterations
+        period = math.lcm(passes, self.gradient_accumulation_steps) // self.gradient_accumulation_steps
+        if self.save_strategy == "steps" and self.save_steps >= 1:
+            check(
+                self.save_steps % period == 0,
+                "save_steps",
+                f"a multiple of the {period} optimiser steps that share one generation, so that a resumed run goes on "
+                "as it would have",
+                self.save_steps,
+            )
 
     def search_config(self) -> SearchConfig:
         """The search that grows one training tree."""

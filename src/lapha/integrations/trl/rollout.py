@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import math
+import logging
+import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
-from trl.models.utils import unwrap_model_for_generation
 
 from lapha._checks import check
 from lapha.engines import TransformersEngine
 from lapha.integrations.shaped import ShapedTree, ShapingConfig, TreeRow, rows_of_group, shape_tree
+from lapha.integrations.trl.generation import live_engine
 from lapha.integrations.trl.statistics import rollout_statistics
 from lapha.search import Search, SearchConfig
 from lapha.shaping import SiblingGroup, Verifier
 from lapha.tree import SearchTree
 from lapha.types import Environment, Evaluation, Status
+
+logger = logging.getLogger(__name__)
+
+
+class VerifierError(RuntimeError):
+    """The verifier raised too often for training to mean anything."""
 
 
 class TreeRollout:
@@ -36,9 +44,12 @@ class TreeRollout:
         num_positive: stop a tree after so many correct leaves; 0 never.
         concurrency: trees in flight at once.
         environment: ``tokenizer -> Environment``; default: the engine's chat environment.
+        max_verifier_errors: share of a batch's answers on which the verifier may raise, in [0, 1]. Those are logged and
+            count as answers that could not be graded; more stop the training.
 
     Raises:
         ValueError: breadth differs from ``num_generations``, or a group is split across processes.
+        VerifierError: (from a call) the verifier raised on more than `max_verifier_errors` of a batch's answers.
     """
 
     def __init__(
@@ -50,6 +61,7 @@ class TreeRollout:
         num_positive: int = 1,
         concurrency: int = 64,
         environment: Callable[[Any], Environment] | None = None,
+        max_verifier_errors: float = 0.1,
     ) -> None:
         check(callable(verifier), "verifier", "a callable (question, answer) -> reward", type(verifier).__name__)
         check(num_positive >= 0, "num_positive", "an integer >= 0", num_positive)
@@ -62,14 +74,17 @@ class TreeRollout:
             f"the search's breadth {self.search.breadth}",
             self.shaping.breadth,
         )
+        check(0 <= max_verifier_errors <= 1, "max_verifier_errors", "a share in [0, 1]", max_verifier_errors)
         self.num_positive = num_positive
         self.concurrency = concurrency
+        self.max_verifier_errors = max_verifier_errors
         self.environment = environment
         self.rows: list[TreeRow] = []
         self.trees: list[ShapedTree] = []
         self.statistics: dict[str, float] = {}
-        self._calls = 0
+        self._calls = (-1, True, 0)
         self._verdicts: dict[tuple[str, str], float | None] = {}
+        self._errors: list[Exception] = []
 
     def __call__(self, prompts: list, trainer: Any) -> dict[str, Any]:
         """TRL's rollout function: as many rows as prompts, each run of `num_generations` rows a sibling group."""
@@ -84,7 +99,7 @@ class TreeRollout:
         questions = [question_of(prompt) for prompt in prompts[::size]]
         self.trees = self.grow(questions, trainer)
         self.rows = fill_slots(self.trees, size)
-        self.statistics = rollout_statistics(self.trees, self.rows)
+        self.statistics |= rollout_statistics(self.trees, self.rows)
         return {
             "prompt_ids": [row.prompt_ids for row in self.rows],
             "completion_ids": [row.completion_ids for row in self.rows],
@@ -95,27 +110,54 @@ class TreeRollout:
 
     def grow(self, questions: list[str], trainer: Any) -> list[ShapedTree]:
         """Search every question with the trainer's current policy and shape the trees, in question order."""
-        self._calls += 1
         self._verdicts.clear()
-        process = trainer.accelerator.process_index
-        seed = int(np.random.SeedSequence([self.search.seed, self._calls, process]).generate_state(1)[0])
-        config = dataclasses.replace(self.search, seed=seed)
+        self._errors.clear()
+        config = dataclasses.replace(self.search, seed=self._seed(trainer))
+        began = time.perf_counter()
         with live_engine(trainer) as engine:
-            environment = self.environment(engine.tokenizer) if self.environment else None
+            environment = self.environment(trainer.processing_class) if self.environment else None
             search = Search(
                 engine, environment=environment, config=config, terminal_value=self._terminal_value, stop=self._stop
             )
             results = list(search.run(questions, concurrency=self.concurrency))
+            seconds = time.perf_counter() - began
+            busy = engine.stats.busy_s if isinstance(engine, TransformersEngine) else math.nan
         for result in results:
             if result.error is not None:
                 raise RuntimeError(f"tree search failed for question {result.question!r}: {result.error}")
-        return [shape_tree(result.tree, result.latents, self._verdict, self.shaping) for result in results]
+        trees = [shape_tree(result.tree, result.latents, self._verdict, self.shaping) for result in results]
+        self._check_errors()
+        self.statistics = {
+            "rollout_seconds": seconds,
+            "engine_idle": max(1 - busy / seconds, 0.0),
+            "verifier_errors": float(len(self._errors)),
+        }
+        return trees
+
+    def _seed(self, trainer: Any) -> int:
+        """Follows from the step, so that a resumed run grows the trees that the uninterrupted one would have grown."""
+        step, training = trainer.state.global_step, bool(trainer.model.training)
+        again = self._calls[2] + 1 if self._calls[:2] == (step, training) else 0
+        self._calls = (step, training, again)
+        parts = [self.search.seed, step, training, again, trainer.accelerator.process_index]
+        return int(np.random.SeedSequence(parts).generate_state(1)[0])
 
     def _verdict(self, question: str, answer: str) -> float | None:
         key = (question, answer)
         if key not in self._verdicts:
-            self._verdicts[key] = self.verifier(question, answer)
+            try:
+                self._verdicts[key] = self.verifier(question, answer)
+            except Exception as error:  # the user's code; counted, and an end of the training above a set share
+                logger.warning("the verifier raised on answer %r to %r: %r", answer, question, error)
+                self._errors.append(error)
+                self._verdicts[key] = None
         return self._verdicts[key]
+
+    def _check_errors(self) -> None:
+        failed, asked = len(self._errors), len(self._verdicts)
+        if failed > self.max_verifier_errors * asked:
+            message = f"the verifier raised on {failed} of {asked} answers (max_verifier_errors = {self.max_verifier_errors:g})"
+            raise VerifierError(f"{message}; the first time: {self._errors[0]!r}") from self._errors[0]
 
     def _terminal_value(self, tree: SearchTree, node: int, evaluation: Evaluation) -> float:
         answer = tree.answer[node]
@@ -165,16 +207,3 @@ def placeholder_rows(tree: ShapedTree, size: int) -> list[TreeRow]:
         if len(children) >= size:
             return rows_of_group(tree, SiblingGroup(parent, torch.tensor(children[:size])), policy=False)
     raise ValueError(f"tree: expected at least one expansion of {size} children, got {len(tree.tree)} node(s)")
-
-
-@contextmanager
-def live_engine(trainer: Any) -> Iterator[TransformersEngine]:
-    """A transformers engine over the trainer's current weights (gathered under ZeRO-3)."""
-    with unwrap_model_for_generation(
-        trainer.model_wrapped, trainer.accelerator, gather_deepspeed3_params=trainer.args.ds3_gather_for_generation
-    ) as model:
-        engine = TransformersEngine(model, trainer.processing_class, value_head=getattr(model, "value_head", None))
-        try:
-            yield engine
-        finally:
-            engine.close()

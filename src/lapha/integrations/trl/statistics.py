@@ -37,6 +37,9 @@ def rollout_statistics(trees: list[ShapedTree], rows: list[TreeRow]) -> dict[str
         "potential_std": mean(float(v.std(unbiased=False)) for v in values),
         "policy_rows": mean(float(not math.isnan(reward)) for reward in rewards),
         "group_reward": mean(rewards),
+        "group_variance": mean(
+            float(tree.reward[group.members].var(unbiased=False)) for tree in trees for group in tree.groups
+        ),
         "tree_size": mean(float(len(tree.tree)) for tree in trees),
         "tree_tokens": mean(float(tree.tree.sampled_tokens) for tree in trees),
         "pruned_share": mean(float(tree.tree.pruned.mean()) for tree in trees),

@@ -13,6 +13,7 @@ from lapha.integrations.trl.checkpoint import load_value_head, save_value_head, 
 from lapha.integrations.trl.config import LaPhaConfig
 from lapha.integrations.trl.reward import ProcessReward
 from lapha.integrations.trl.rollout import TreeRollout
+from lapha.integrations.trl.signal_gate import SignalGate
 from lapha.integrations.trl.value_loss import captured_hidden_states, prefix_squared_errors, tree_columns, value_columns
 from lapha.integrations.trl.vllm_sync import skip_value_head
 from lapha.latent import ValueHead
@@ -82,7 +83,9 @@ class LaPhaTrainer(GRPOTrainer):
         )
         model.value_head = head.to(device=model.device, dtype=model.dtype)
         self.rollout = rollout
+        check_vocabulary(model, kwargs.get("processing_class"))
         super().__init__(model=model, reward_funcs=ProcessReward(), args=args, rollout_func=rollout, **kwargs)
+        self._gate = SignalGate(self.accelerator)
         if self.use_vllm:
             skip_value_head(self.vllm_generation)
 
@@ -111,7 +114,7 @@ class LaPhaTrainer(GRPOTrainer):
         output.update(columns)
         moves = bool(output["advantages"].any()) or not bool(targets.isnan().all())
         signal = torch.tensor([float(moves)], device=device)
-        self._has_signal = bool(self.accelerator.gather(signal).sum() > 0)
+        self._gate.open = bool(self.accelerator.gather(signal).sum() > 0)
         self._log_rollout()
         return output
 
@@ -150,17 +153,9 @@ class LaPhaTrainer(GRPOTrainer):
         to_backbone = self.args.value_grad_to_backbone
         return prefix_squared_errors(model.value_head, hidden, mask, ends, targets, grad_to_backbone=to_backbone)
 
-    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
-        loss = super().training_step(model, inputs, num_items_in_batch)
-        if not self._has_signal:
-            # A batch whose trees carry nothing must not move the weights, not even by momentum or decay.
-            for parameter in model.parameters():
-                parameter.grad = None
-        return loss
-
     def _log_rollout(self) -> None:
         mode = "train" if self.model.training else "eval"
-        statistics = {**self.rollout.statistics, "no_signal_batches": 0.0 if self._has_signal else 1.0}
+        statistics = {**self.rollout.statistics, "no_signal_batches": 0.0 if self._gate.open else 1.0}
         names = sorted(statistics)
         local = torch.tensor([[statistics[name] for name in names]], device=self.accelerator.device)
         means = self.accelerator.gather(local).nanmean(dim=0)
@@ -182,3 +177,15 @@ class LaPhaTrainer(GRPOTrainer):
         if head is None:
             raise ValueError(f"resume_from_checkpoint: expected a value head in {resume_from_checkpoint}, found none")
         self.value_head.load_state_dict(head.state_dict())
+
+
+def check_vocabulary(model: Any, tokenizer: Any) -> None:
+    """Refuse a tokenizer that knows tokens for which the model has no embedding.
+
+    Raises:
+        ValueError: there are more token ids than rows in the model's embedding.
+    """
+    tokenizer = getattr(tokenizer, "tokenizer", tokenizer)
+    rows = model.get_input_embeddings().weight.shape[0]
+    if tokenizer is not None and rows > 0:  # sharded under ZeRO-3, the weight shows no rows
+        check(len(tokenizer) <= rows, "processing_class", f"at most the model's {rows} tokens", len(tokenizer))
