@@ -40,7 +40,7 @@ def records_of(result: SearchResult, verify: Callable[[str, str], bool]) -> list
 
 
 def train(
-    steps: int = 5, questions: int = 8, simulations: int = 8, learning_rate: float = 3e-4, seed: int = 0
+    steps: int = 5, questions: int = 8, simulations: int = 8, learning_rate: float = 2e-4, seed: int = 0
 ) -> list[dict[str, float]]:
     """Returns one row of numbers a step."""
     torch.manual_seed(seed)
