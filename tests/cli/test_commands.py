@@ -1,5 +1,6 @@
 """Commands in this process; what a shell sees is in test_process.py."""
 
+import csv
 import json
 import re
 
@@ -103,6 +104,20 @@ def test_eval_grades_a_file_against_its_own_answers(tmp_path, capsys):
     grades = [json.loads(line) for line in (tmp_path / "run" / "grades.jsonl").read_text().splitlines()]
     assert {grade["index"] for grade in grades} <= {0, 1}
     assert all(grade["method"] != "exact" for grade in grades)
+
+
+def test_eval_ends_with_one_and_a_list_if_problems_failed(tmp_path, capsys):
+    """One question fills the context; the other is answered and graded all the same."""
+    pytest.importorskip("math_verify", reason="needs lapha[llm]")
+    data = tmp_path / "data.jsonl"
+    data.write_text("".join(json.dumps({"question": q, "answer": "1"}) + "\n" for q in (QUESTION, "no " * 600)))
+    command = ["eval", "--data", data, "--modes", "single", "--graders", "1", "--context-limit", "500"]
+    assert run([*map(str, command), "--out", str(tmp_path / "run")]) == 1
+    shown = capsys.readouterr().err
+    assert "failed: single, problem 1: " in shown
+    assert "problem 0: " not in shown
+    (row,) = csv.DictReader((tmp_path / "run" / "results.csv").open())
+    assert (row["problems"], row["failed"]) == ("2", "1")
 
 
 def test_demo_measures_trains_and_reports(tmp_path, capsys):

@@ -1,5 +1,6 @@
 """What only a process of its own shows: exit codes, signals, missing extras."""
 
+import csv
 import json
 import signal
 import subprocess
@@ -36,6 +37,33 @@ def test_a_missing_extra_is_named_with_its_pip_line(blocked, arguments, extra, t
     assert done.returncode == 2
     assert f"pip install '{extra}'" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+MODES = ("single", "react", "value", "majority", "best-of-n")
+
+
+def lapha(*arguments, **options):
+    """The command in a process of its own."""
+    command = [sys.executable, "-m", "lapha", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, **options)
+
+
+def test_eval_measures_all_modes_into_one_folder(tmp_path):
+    pytest.importorskip("jinja2", reason="needs lapha[viz]")
+    out = tmp_path / "run"
+    done = lapha(
+        "eval", "--model", "tiny", "--data", "tiny", "--modes", "single,react,majority,best-of-n,value",
+        "--limit", 3, "--simulations", 4, "--out", out,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    rows = list(csv.DictReader((out / "results.csv").open()))
+    assert [row["mode"] for row in rows] == list(MODES)
+    assert all(row["problems"] == "3" and row["failed"] == "0" for row in rows)
+    assert all(0 <= float(row["accuracy"]) <= 1 and float(row["tokens"]) > 0 for row in rows)
+    assert all(mode in done.stdout for mode in MODES)
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert all(f">{mode}</td>" in page for mode in MODES)
 
 
 def test_ctrl_c_in_the_demo_leaves_files_that_load(tmp_path):

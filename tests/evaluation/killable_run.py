@@ -1,12 +1,4 @@
-"""An evaluation with the scripted engine. As a script it is killed in the middle, by itself:
-
-``python killable_run.py FOLDER OUTCOMES SECONDS`` gets SIGKILL so many seconds after so many outcomes were written.
-"""
-
-import os
-import signal
-import sys
-import threading
+"""An evaluation with the scripted engine, small enough to be run many times; `kill_often.py` kills it."""
 
 from lapha.engines import ScriptedEngine
 from lapha.evaluation.grading import Verdict
@@ -48,14 +40,3 @@ def evaluate(path, latency=0.0, concurrency=3, force=False, on_outcome=None, que
 
 def grade(pairs):
     return [Verdict(None if answer == "7" else answer == "3", "exact") for _, answer in pairs]
-
-
-if __name__ == "__main__":
-    seen = []
-
-    def die_soon(outcome):
-        seen.append(outcome)
-        if len(seen) == int(sys.argv[2]):
-            threading.Timer(float(sys.argv[3]), os.kill, (os.getpid(), signal.SIGKILL)).start()
-
-    evaluate(sys.argv[1], latency=0.02, on_outcome=die_soon)

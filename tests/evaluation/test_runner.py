@@ -1,6 +1,5 @@
 import csv
-import random
-import signal
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -14,8 +13,6 @@ from lapha.evaluation.report import write_run_report
 from lapha.evaluation.results import read_graded
 from lapha.evaluation.run_folder import read_config, read_outcomes
 from lapha.search import SearchResult
-
-SCRIPT = Path(__file__).with_name("killable_run.py")
 
 
 @pytest.fixture(scope="module")
@@ -69,19 +66,25 @@ def test_a_finished_run_asks_nothing_again(finished):
     assert before == ((folder / "rollouts.jsonl").read_bytes(), (folder / "results.csv").read_bytes())
 
 
-def test_killed_at_random_moments_and_resumed_it_gives_the_same_results(finished, tmp_path):
+def test_killed_at_twenty_random_moments_and_resumed_it_gives_the_same_results(finished, tmp_path):
     folder, _ = finished
-    expected = (folder / "results.csv").read_bytes()
-    moment = random.Random(0)
-    target, written = tmp_path / "run", []
-    for _ in range(3):
-        arguments = [target, str(moment.randint(2, 9)), f"{moment.uniform(0, 0.1):.3f}"]
-        died = subprocess.run([sys.executable, SCRIPT, *arguments], check=False)
-        assert died.returncode in (0, -signal.SIGKILL)
-        written.append(died.returncode and (target / "rollouts.jsonl").read_bytes().count(b"\n"))
-    assert sum(0 < lines < len(MODES) * len(QUESTIONS) for lines in written) >= 2, "hardly a kill came in the middle"
-    evaluate(target, concurrency=2)
-    assert (target / "results.csv").read_bytes() == expected
+    script = Path(__file__).with_name("kill_often.py")
+    done = subprocess.run([sys.executable, script, tmp_path, "20"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    written = json.loads(done.stdout)
+    assert len(written) == 20
+    assert sum(0 < lines < len(MODES) * len(QUESTIONS) for lines in written) >= 12, "hardly a kill came in the middle"
+    results = [(run / "results.csv").read_bytes() for run in tmp_path.iterdir()]
+    assert len(results) >= 1
+    assert set(results) == {(folder / "results.csv").read_bytes()}
+
+
+def test_a_kill_before_the_settings_were_written_is_no_obstacle(tmp_path):
+    """What it leaves are half a config and the file that proves that the folder can be written to."""
+    for name in (".config.yaml.k3xy", ".probe-ab12"):
+        (tmp_path / name).write_text("sett")
+    evaluate(tmp_path, questions=QUESTIONS[:1])
+    assert (tmp_path / "results.csv").is_file()
 
 
 def test_a_line_that_a_kill_cut_off_is_asked_again(finished, tmp_path):

@@ -9,6 +9,9 @@ import tempfile
 from pathlib import Path
 from typing import Any, TextIO
 
+PROBE = ".probe-"
+"""How the files are named that are made to see whether a folder can be written to."""
+
 
 def prepare_folder(path: str | Path, name: str = "out") -> Path:
     """Make the folder and prove that files can be written there, before anything is worth losing.
@@ -19,7 +22,7 @@ def prepare_folder(path: str | Path, name: str = "out") -> Path:
     folder = Path(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=".probe"):
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=PROBE):
             pass
     except OSError as error:
         raise ValueError(

@@ -11,7 +11,7 @@ from typing import Any
 
 from lapha._checks import check
 from lapha._imports import require
-from lapha.evaluation.folders import JsonLines, plain, prepare_folder, read_json_lines
+from lapha.evaluation.folders import PROBE, JsonLines, plain, prepare_folder, read_json_lines
 from lapha.evaluation.modes import Outcome
 from lapha.evaluation.provenance import environment_record
 from lapha.search import SearchResult
@@ -45,7 +45,7 @@ class RunFolder:
         if config.is_file():
             _refuse_changes(read_config(self.path)["settings"], self.settings, self.path)
         else:
-            others = sorted(entry.name for entry in self.path.iterdir())
+            others = sorted(entry.name for entry in self.path.iterdir() if not _is_unfinished(entry.name))
             check(not others, "out", "an empty folder, or a run's own", f"{self.path} with {', '.join(others[:5])}")
             self._write_config(config)
         (self.path / TREES).mkdir(exist_ok=True)
@@ -129,6 +129,11 @@ def outcome_of_record(record: Mapping[str, Any]) -> Outcome:
     values["answers"] = tuple(values["answers"])
     values["values"] = tuple(math.nan if value is None else value for value in values["values"])
     return Outcome(**values)
+
+
+def _is_unfinished(name: str) -> bool:
+    """Whether a run that was killed before it had a config left this file behind."""
+    return name.startswith((f".{CONFIG}.", PROBE))
 
 
 def _refuse_changes(before: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> None:
