@@ -52,7 +52,6 @@ def test_the_promises_of_the_metrics() -> None:
         assert metrics["sibling_order"][name]["all"] > 0.65
 
 
-@pytest.mark.xfail(strict=True, reason="the packaged checkpoint was built before retries were taught as written")
 def test_invalid_steps_are_rare() -> None:
     assert tiny_metrics()["invalid_steps"]["share"] < 0.02
 

@@ -17,7 +17,17 @@ from lapha.tiny import DEPTH_LIMIT, generate, step_problem, verify
 from lapha.tiny.encoding import LENGTH, PROMPT_LENGTH, Batch, Vocabulary, encode
 from lapha.tiny.problems import question_text
 from lapha.tiny.tokenizer import build_tokenizer
-from lapha.tiny.walk import MOVE_LIMIT, MOVES, TRIES, WALK_TRIES, Rollouts, Walks, generate_walks, roll_out
+from lapha.tiny.walk import (
+    MOVE_LIMIT,
+    MOVES,
+    TRIES,
+    WALK_TRIES,
+    Demonstrator,
+    Rollouts,
+    Walks,
+    generate_walks,
+    roll_out,
+)
 from lapha.types import Sample, State, Status
 
 
@@ -26,7 +36,7 @@ def drawn() -> tuple[Any, Walks, Rollouts, Batch]:
     tokenizer = build_tokenizer()
     rng = np.random.default_rng(0)
     walks = generate_walks(12, rng)
-    rollouts = roll_out(walks, 5, 0.5, rng)
+    rollouts = roll_out(walks, 5, Demonstrator(0.5, 0.3), rng)
     return tokenizer, walks, rollouts, encode(walks, rollouts, Vocabulary(tokenizer))
 
 

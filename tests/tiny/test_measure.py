@@ -11,7 +11,7 @@ pytest.importorskip("transformers")
 from lapha.tiny import evaluation, measure, sampling
 from lapha.tiny.encoding import Vocabulary, encode
 from lapha.tiny.tokenizer import build_tokenizer
-from lapha.tiny.walk import MOVE_LIMIT, MOVES, TRIES, generate_walks, roll_out
+from lapha.tiny.walk import MOVE_LIMIT, MOVES, TRIES, Demonstrator, generate_walks, roll_out
 
 QUESTION = "Walk from 14 to 26 in at most 8 moves of +1 -1 +10 -10, avoiding 13 24 35"
 
@@ -30,7 +30,7 @@ def test_ordered_share_by_hand() -> None:
 def test_children_are_all_legal_moves() -> None:
     rng = np.random.default_rng(0)
     walks = generate_walks(60, rng)
-    rollouts = roll_out(walks, 1, 0.4, rng)
+    rollouts = roll_out(walks, 1, Demonstrator(0.4, 0.3), rng)
     depth = rng.integers(0, rollouts.length[:, 0])
     children = measure.children_of(walks, rollouts.moves[:, 0], rollouts.numbers[:, 0], depth)
     batch = encode(walks, children.rollouts, Vocabulary(build_tokenizer()))

@@ -18,7 +18,7 @@ from lapha.tiny import training
 from lapha.tiny.encoding import PROMPT_LENGTH, Vocabulary, encode
 from lapha.tiny.tokenizer import build_tokenizer
 from lapha.tiny.training import TinyModel, TrainingConfig, train
-from lapha.tiny.walk import generate_walks, roll_out
+from lapha.tiny.walk import Demonstrator, generate_walks, roll_out
 
 SMALL = TrainingConfig(steps=4, problems=2, rollouts=3, warmup=2)
 
@@ -71,7 +71,7 @@ def test_potential_targets_of_a_batch(tokenizer: Any) -> None:
     """0 at the root and 1 at correct leaves; problems without a correct rollout are left out of the loss."""
     rng = np.random.default_rng(0)
     walks = generate_walks(8, rng)
-    batch = encode(walks, roll_out(walks, 4, 0.5, rng), Vocabulary(tokenizer))
+    batch = encode(walks, roll_out(walks, 4, Demonstrator(0.5, 0.3), rng), Vocabulary(tokenizer))
     generator = torch.Generator().manual_seed(3)
     hidden = torch.randn(*batch.ids.shape, 8, generator=generator)
     prompt = slice(0, PROMPT_LENGTH)
@@ -154,7 +154,7 @@ def test_what_is_learned_of_a_move_can_be_written(tokenizer: Any) -> None:
     """The tokens that the move loss teaches are the tokens that demonstrations hold, behind a ``no`` too."""
     rng = np.random.default_rng(1)
     walks = generate_walks(40, rng)
-    rollouts = roll_out(walks, 4, 0.3, rng)
+    rollouts = roll_out(walks, 4, Demonstrator(0.3, 0.3), rng)
     vocabulary = Vocabulary(tokenizer)
     batch = encode(walks, rollouts, vocabulary)
     positions = torch.arange(batch.ids.shape[1]).float().expand(len(batch.ids), -1)

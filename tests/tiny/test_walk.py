@@ -80,9 +80,9 @@ def test_the_hash_is_a_constant_of_the_problem() -> None:
     assert np.flatnonzero(walk.held_out(start, target, avoid)).tolist() == [1, 2, 10, 17, 25, 31, 35]
 
 
-@pytest.mark.parametrize("skill", [0.0, 0.35, 1.0])
-def test_demonstrator_mixes_shortest_and_other_moves(walks: walk.Walks, skill: float) -> None:
-    trying = walk.demonstrator(walks, skill)
+@pytest.mark.parametrize(("skill", "habit"), [(0.0, 0.0), (0.35, 0.25), (1.0, 0.0), (0.3, 0.7)])
+def test_demonstrator_mixes_shortest_habitual_and_other_moves(walks: walk.Walks, skill: float, habit: float) -> None:
+    trying = walk.Demonstrator(skill, habit).moves(walks)
     made = walk.walking_policy(walks, trying)
     for index in range(10):
         distance, avoid = walks.distance[index].tolist(), set(walks.avoid[index].tolist())
@@ -90,7 +90,9 @@ def test_demonstrator_mixes_shortest_and_other_moves(walks: walk.Walks, skill: f
             inside = [m for m in range(4) if 0 <= number + MOVES[m] < NUMBERS]
             legal = [m for m in inside if number + MOVES[m] not in avoid]
             good = [m for m in legal if distance[number + MOVES[m]] < distance[number]] or inside
-            expected = [skill * (m in good) / len(good) + (1 - skill) * (m in inside) / len(inside) for m in range(4)]
+            habitual = [0] if 0 in inside else inside  # +1
+            parts = ((skill, good), (habit, habitual), (1 - skill - habit, inside))
+            expected = [sum(share * (m in moves) / len(moves) for share, moves in parts) for m in range(4)]
             np.testing.assert_allclose(trying[index, number], expected, atol=1e-6)
             total = sum(expected[m] for m in legal)
             if total > 0:
@@ -100,7 +102,7 @@ def test_demonstrator_mixes_shortest_and_other_moves(walks: walk.Walks, skill: f
 
 def test_success_chances_are_exact() -> None:
     walks = walk.generate_walks(3, np.random.default_rng(3))
-    policy = walk.walking_policy(walks, walk.demonstrator(walks, 0.5))
+    policy = walk.walking_policy(walks, walk.Demonstrator(0.5, 0.0).moves(walks))
     chances = walk.success_chances(walks, policy)
 
     def chance(problem: int, place: int, left: int) -> float:
@@ -118,7 +120,7 @@ def test_success_chances_are_exact() -> None:
 
 
 def test_rollouts_are_legal_walks(walks: walk.Walks) -> None:
-    rollouts = walk.roll_out(walks, 6, 0.35, np.random.default_rng(4))
+    rollouts = walk.roll_out(walks, 6, walk.Demonstrator(0.35, 0.3), np.random.default_rng(4))
     for problem in range(len(walks)):
         for k in range(6):
             place, length = int(walks.start[problem]), int(rollouts.length[problem, k])
@@ -147,15 +149,15 @@ def test_rollouts_are_legal_walks(walks: walk.Walks) -> None:
 
 
 def test_the_chance_predicts_the_outcome(walks: walk.Walks) -> None:
-    rollouts = walk.roll_out(walks, 64, 0.35, np.random.default_rng(5))
+    rollouts = walk.roll_out(walks, 64, walk.Demonstrator(0.35, 0.3), np.random.default_rng(5))
     assert rollouts.correct.mean() == pytest.approx(rollouts.chance[:, 0, 0].mean(), abs=0.01)
     assert 0.15 < rollouts.correct.mean() < 0.35
 
 
 def test_moves_are_drawn_in_proportion(walks: walk.Walks) -> None:
     """The first moves made are those of `walking_policy`, though avoided numbers are tried and taken back."""
-    rollouts = walk.roll_out(walks, 400, 0.35, np.random.default_rng(6))
-    policy = walk.walking_policy(walks, walk.demonstrator(walks, 0.35))[np.arange(len(walks)), walks.start]
+    rollouts = walk.roll_out(walks, 400, walk.Demonstrator(0.35, 0.3), np.random.default_rng(6))
+    policy = walk.walking_policy(walks, walk.Demonstrator(0.35, 0.3).moves(walks))[np.arange(len(walks)), walks.start]
     seen = (rollouts.moves[:, :, 0, None] == np.arange(4)).mean(1)
     assert np.abs(seen - policy).max() < 0.12  # 4.8 standard deviations of a share of 400
     assert abs((seen - policy).mean(0)).max() < 0.01

@@ -37,7 +37,7 @@ def train(
 
     from lapha.agent import ChatEnvironment
     from lapha.integrations.trl import LaPhaConfig, LaPhaTrainer, TreeRollout
-    from lapha.tiny import BREADTH, DEPTH_LIMIT, SEARCH, problems
+    from lapha.tiny import BREADTH, DEPTH_LIMIT, MAX_EXPANDS, SEARCH, problems
     from lapha.tiny.problems import TinyVerifier
 
     breadth = BREADTH
@@ -54,7 +54,7 @@ def train(
         repetition_penalty=1.0,
         simulations=16,
         depth_limit=DEPTH_LIMIT,
-        max_expands=1,
+        max_expands=MAX_EXPANDS,
         prune_every=8,
         # The embedded policy solves a good part of its trees: several correct leaves a tree, and no tree is too easy.
         num_positive=4,

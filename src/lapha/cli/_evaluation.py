@@ -163,6 +163,8 @@ def search_config(loaded: Any, settings: dict[str, Any]) -> Any:
         simulations=settings["simulations"],
         breadth=settings["breadth"] or loaded.breadth,
         depth_limit=loaded.depth_limit,
+        c_puct=loaded.c_puct if settings["c_puct"] is None else settings["c_puct"],
+        max_expands=loaded.max_expands if settings["max_expands"] is None else settings["max_expands"],
         prune_every=settings["prune_every"],
         sampling=sampling,
         seed=settings["seed"],

@@ -27,7 +27,8 @@ class LoadedModel:
         engine: policy and evaluator.
         environment: the agent's, with its tools.
         plain_environment: without tools.
-        breadth, depth_limit, sampling: what the model is searched with unless the user says otherwise.
+        breadth, depth_limit, sampling, c_puct, max_expands: what the model is searched with unless the user says
+            otherwise.
         has_value_head: False where v̂ is 0.5 everywhere, so that only the policy's own probabilities guide a search.
         sandbox: of the tools, or None.
     """
@@ -40,6 +41,8 @@ class LoadedModel:
     depth_limit: int
     sampling: SamplingParams
     has_value_head: bool
+    c_puct: float = 1.0
+    max_expands: int = 2
     sandbox: Any = None
 
     def close(self) -> None:
@@ -98,6 +101,10 @@ def load_model(
     depth = depth_limit or depth
     plain = ChatEnvironment(engine.tokenizer, depth_limit=depth, context_limit=context_limit)
     loaded = LoadedModel(name, engine, plain, plain, breadth, depth, sampling, head is not None)
+    if name == TINY:
+        from lapha.tiny import C_PUCT, MAX_EXPANDS
+
+        loaded.c_puct, loaded.max_expands = C_PUCT, MAX_EXPANDS
     if tools == "python":
         from lapha.sandbox import create_sandbox
 

@@ -25,6 +25,10 @@ def evaluate(
     temperature: Annotated[float | None, typer.Option(help="Sampling temperature; default: the model's.")] = None,
     max_tokens: Annotated[int | None, typer.Option(help="Most tokens of one step.")] = None,
     context_limit: Annotated[int, typer.Option(help="Most tokens of a context.")] = 4096,
+    c_puct: Annotated[
+        float | None, typer.Option(help="Weight of the policy's prior in the search; default: the model's.")
+    ] = None,
+    max_expands: Annotated[int | None, typer.Option(help="Most expansions of one state; default: the model's.")] = None,
     prune_every: Annotated[int, typer.Option(help="Prune trees after so many simulations; 0 never.")] = 0,
     answer: Annotated[str | None, typer.Option(help="Answer rule; default: 'value', or 'vote' without a head.")] = None,
     samples: Annotated[
@@ -63,7 +67,7 @@ def evaluate(
         "model": model, "value_head": value_head, "gguf_file": gguf_file, "data": data,
         "modes": [mode.strip() for mode in modes.split(",") if mode.strip()], "simulations": simulations,
         "breadth": breadth, "depth": depth, "temperature": temperature, "max_tokens": max_tokens,
-        "context_limit": context_limit, "prune_every": prune_every, "answer": answer, "samples": samples,
+        "context_limit": context_limit, "c_puct": c_puct, "max_expands": max_expands, "prune_every": prune_every, "answer": answer, "samples": samples,
         "limit": limit, "shard": shard, "shuffle_seed": shuffle_seed, "seed": seed, "tools": tools, "sandbox": sandbox,
         "engine": "vllm" if server else "transformers",
     }  # fmt: skip

@@ -21,6 +21,10 @@ def search(
     ] = None,
     temperature: Annotated[float | None, typer.Option(help="Sampling temperature; default: the model's.")] = None,
     max_tokens: Annotated[int | None, typer.Option(help="Most tokens of one step.")] = None,
+    c_puct: Annotated[
+        float | None, typer.Option(help="Weight of the policy's prior in the search; default: the model's.")
+    ] = None,
+    max_expands: Annotated[int | None, typer.Option(help="Most expansions of one state; default: the model's.")] = None,
     tools: Annotated[str, typer.Option(help="'none', or 'python' to run code in the sandbox.")] = "none",
     sandbox: Annotated[
         str, typer.Option(help="'monty', 'bubblewrap' or a server's address, for --tools python.")
@@ -57,6 +61,8 @@ def search(
         simulations=simulations,
         breadth=breadth or loaded.breadth,
         depth_limit=loaded.depth_limit,
+        c_puct=loaded.c_puct if c_puct is None else c_puct,
+        max_expands=loaded.max_expands if max_expands is None else max_expands,
         sampling=sampling,
         seed=seed,
         answer=answer or ("value" if loaded.has_value_head else "vote"),

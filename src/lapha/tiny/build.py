@@ -22,6 +22,7 @@ from lapha.tiny.checkpoint import METRICS, load_tiny, round_to_half, save_checkp
 from lapha.tiny.evaluation import format_metrics, held_out_metrics
 from lapha.tiny.tokenizer import build_tokenizer
 from lapha.tiny.training import TARGETS, TinyModel, TrainingConfig, train
+from lapha.tiny.walk import Demonstrator
 
 PROBE = TrainingConfig(steps=40, problems=4, rollouts=4, warmup=5)
 
@@ -72,7 +73,7 @@ def build(
 
     model, history = train(config, tokenizer, minutes=minutes, compiled=compiled, report=report)
     seconds = time.monotonic() - began
-    metrics = finish(folder, model, tokenizer, value_target, problems, rollouts, config.skill)
+    metrics = finish(folder, model, tokenizer, value_target, problems, rollouts, config)
     metrics["training"] = asdict(config) | {
         "steps_done": len(history),
         "complete": len(history) == config.steps,
@@ -85,12 +86,18 @@ def build(
 
 
 def finish(
-    folder: Path, model: TinyModel, tokenizer: Any, value_target: str, problems: int, rollouts: int, skill: float
+    folder: Path,
+    model: TinyModel,
+    tokenizer: Any,
+    value_target: str,
+    problems: int,
+    rollouts: int,
+    config: TrainingConfig,
 ) -> dict[str, Any]:
     """Measure the model as it will be stored, write the checkpoint, and prove that it loads."""
     model.eval()
     round_to_half(model.lm)
-    metrics = held_out_metrics(model, tokenizer, problems, rollouts, skill)
+    metrics = held_out_metrics(model, tokenizer, problems, rollouts, Demonstrator(config.skill, config.habit))
     shipped = max(TARGETS, key=lambda name: metrics["guided"][name]) if value_target == "best" else value_target
     metrics = {"value_target": shipped, **metrics}
     heads = {name: model.heads[name] for name in TARGETS}

@@ -13,14 +13,14 @@ from lapha.tiny.measure import guided_rate, order_siblings, states_of
 from lapha.tiny.problems import question_text
 from lapha.tiny.sampling import SampledWalks, sample_walks
 from lapha.tiny.training import TARGETS, TinyModel, potential_targets
-from lapha.tiny.walk import AVOIDED, MOVE_LIMIT, Rollouts, Walks, generate_walks, roll_out, walked
+from lapha.tiny.walk import AVOIDED, MOVE_LIMIT, Demonstrator, Rollouts, Walks, generate_walks, roll_out, walked
 
 TEMPERATURES = (1.0, 0.7, 0.5, 0.3)
 _SEED = 20_000  # far from the seeds that training draws from; the split keeps the problems apart in any case
 
 
 def held_out_metrics(
-    model: TinyModel, tokenizer: Any, problems: int = 400, rollouts: int = 8, skill: float = 0.45
+    model: TinyModel, tokenizer: Any, problems: int = 400, rollouts: int = 8, demonstrator: Demonstrator | None = None
 ) -> dict[str, Any]:
     """Solve rates, invalid steps, sibling order, errors and calibration of the heads, and guided walks.
 
@@ -29,7 +29,7 @@ def held_out_metrics(
         tokenizer: its tokenizer.
         problems: number of held-out problems.
         rollouts: episodes sampled of each at temperature 1; their states carry the heads' measurements.
-        skill: the demonstrator's, whose states stand in where fewer than half the problems have a valid episode
+        demonstrator: the one whose states stand in where fewer than half the problems have a valid episode
             (``states_from`` says which were used).
     """
     vocabulary = Vocabulary(tokenizer)
@@ -52,7 +52,10 @@ def held_out_metrics(
     part, valid = _valid_part(walks, many)
     result["states_from"] = "policy"
     if len(part) < problems / 2:  # a policy that is hardly trained: measure on the demonstrator's states, and say so
-        part, valid = walks, roll_out(walks, rollouts, skill, np.random.default_rng([_SEED, 2]))
+        part, valid = (
+            walks,
+            roll_out(walks, rollouts, demonstrator or Demonstrator(), np.random.default_rng([_SEED, 2])),
+        )
         result["states_from"] = "demonstrator"
     result["sibling_order"] = order_siblings(model, vocabulary, part, valid, _SEED)
     result["heads"] = _head_errors(model, vocabulary, part, valid)

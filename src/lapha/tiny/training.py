@@ -14,7 +14,7 @@ from torch import nn
 
 from lapha._imports import require
 from lapha.tiny.encoding import Batch, Vocabulary, encode
-from lapha.tiny.walk import NUMBERS, Rollouts, Walks, generate_walks, roll_out
+from lapha.tiny.walk import NUMBERS, Demonstrator, Rollouts, Walks, generate_walks, roll_out
 
 TARGETS = ("success_rate", "potential")
 _CHUNK = 4096  # problems generated at a time
@@ -28,7 +28,7 @@ class TrainingConfig:
         steps: optimiser steps.
         problems: problems a step, each with `rollouts` demonstrations.
         rollouts: demonstrations of a problem.
-        skill: share of moves that the demonstrator takes on a shortest way; the others are any legal move.
+        skill, habit: the demonstrator's, see `lapha.tiny.walk.Demonstrator`.
         learning_rate: peak, after a linear warm-up over `warmup` steps, with a cosine to a twentieth of it.
         value_weight: weight of each head's mean squared error beside the policy's cross-entropy.
         local_weight: weight of an auxiliary success-rate head on the last token alone, dropped after training.
@@ -39,6 +39,7 @@ class TrainingConfig:
     problems: int = 16
     rollouts: int = 8
     skill: float = 0.45
+    habit: float = 0.4
     learning_rate: float = 3e-3
     optimizer: str = "muon"
     warmup: int = 40
@@ -229,7 +230,7 @@ def demonstrations(config: TrainingConfig) -> Iterator[tuple[Walks, Rollouts]]:
         walks = generate_walks(_CHUNK, rng)
         for start in range(0, _CHUNK - config.problems + 1, config.problems):
             part = walks.take(np.arange(start, start + config.problems))
-            yield part, roll_out(part, config.rollouts, config.skill, rng)
+            yield part, roll_out(part, config.rollouts, Demonstrator(config.skill, config.habit), rng)
 
 
 def train(

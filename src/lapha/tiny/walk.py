@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lapha._checks import check
+
 NUMBERS = 100
 MOVES = (1, -1, 10, -10)
 MOVE_LIMIT = 8
@@ -122,24 +124,42 @@ def generate_walks(count: int, rng: np.random.Generator, split: str = "train") -
     return joined.take(np.arange(count))
 
 
-def demonstrator(walks: Walks, skill: float) -> np.ndarray:
-    """(P, NUMBERS, 4) probabilities of the move that the imperfect demonstrator tries; zero for moves off the line.
+@dataclass(frozen=True)
+class Demonstrator:
+    """Who shows how to walk, imperfectly: it knows the way, and it has a habit.
 
-    With probability `skill` a legal move on a shortest way (any of them alike), else any move that stays in 0..99, onto
-    an avoided number too: it notices that, takes the move back, and tries another one. Numbers from which there is no
-    way get the second part alone.
+    Attributes:
+        skill: share of its moves that lie on a shortest way.
+        habit: share of its moves that are +1, wherever the target is. The rest is any move.
     """
-    inside = np.broadcast_to(_NEXT >= 0, walks.next.shape)
-    legal = walks.next >= 0
-    after = np.take_along_axis(
-        np.concatenate([walks.distance, np.full((len(walks), 1), FAR, np.int8)], axis=1),
-        np.where(legal, walks.next, NUMBERS).reshape(len(walks), -1),
-        axis=1,
-    ).reshape(legal.shape)
-    good = legal & (after < walks.distance[:, :, None])
-    uniform = inside / inside.sum(2, keepdims=True)
-    directed = np.where(good.any(2, keepdims=True), good / np.maximum(good.sum(2, keepdims=True), 1), uniform)
-    return (skill * directed + (1 - skill) * uniform).astype(np.float32)
+
+    skill: float = 0.45
+    habit: float = 0.4
+
+    def __post_init__(self) -> None:
+        check(0 <= self.skill <= 1, "skill", "a share in [0, 1]", self.skill)
+        check(0 <= self.habit <= 1 - self.skill, "habit", f"a share in [0, {1 - self.skill:g}]", self.habit)
+
+    def moves(self, walks: Walks) -> np.ndarray:
+        """(P, NUMBERS, 4) probabilities of the move that it tries; zero for moves off the line.
+
+        With probability `skill` a legal move on a shortest way (any of them alike), with probability `habit` +1, else
+        any move that stays in 0..99, onto an avoided number too: it notices that, takes the move back, and tries
+        another one. Where there is no way, or no +1, it takes any move instead.
+        """
+        inside = np.broadcast_to(_NEXT >= 0, walks.next.shape)
+        legal = walks.next >= 0
+        after = np.take_along_axis(
+            np.concatenate([walks.distance, np.full((len(walks), 1), FAR, np.int8)], axis=1),
+            np.where(legal, walks.next, NUMBERS).reshape(len(walks), -1),
+            axis=1,
+        ).reshape(legal.shape)
+        good = legal & (after < walks.distance[:, :, None])
+        uniform = inside / inside.sum(2, keepdims=True)
+        directed = np.where(good.any(2, keepdims=True), good / np.maximum(good.sum(2, keepdims=True), 1), uniform)
+        habitual = np.where(inside[:, :, :1], np.eye(len(MOVES))[0], uniform)
+        rest = 1 - self.skill - self.habit
+        return (self.skill * directed + self.habit * habitual + rest * uniform).astype(np.float32)
 
 
 def walking_policy(walks: Walks, trying: np.ndarray) -> np.ndarray:
@@ -205,10 +225,10 @@ def _draw(probability: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.where(possible, move, probability.argmax(-1))  # rounding may point behind the last possible one
 
 
-def roll_out(walks: Walks, count: int, skill: float, rng: np.random.Generator) -> Rollouts:
+def roll_out(walks: Walks, count: int, demonstrator: Demonstrator, rng: np.random.Generator) -> Rollouts:
     """Draw `count` demonstrations of every problem."""
     shape = (len(walks), count)
-    trying = demonstrator(walks, skill)
+    trying = demonstrator.moves(walks)
     chances = success_chances(walks, walking_policy(walks, trying))
     row = np.broadcast_to(np.arange(len(walks))[:, None], shape)
     place = np.broadcast_to(walks.start[:, None], shape).copy()

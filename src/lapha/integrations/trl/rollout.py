@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import logging
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -147,7 +147,7 @@ class TreeRollout:
         if key not in self._verdicts:
             try:
                 self._verdicts[key] = self.verifier(question, answer)
-            except Exception as error:  # the user's code; counted, and an end of the training above a set share
+            except Exception as error:  # noqa: BLE001 - the user's code; counted, and an end of the training above a set share
                 logger.warning("the verifier raised on answer %r to %r: %r", answer, question, error)
                 self._errors.append(error)
                 self._verdicts[key] = None

@@ -1,0 +1,160 @@
+"""The policy's pass over sibling rows with their shared prompt computed once, for TRL's trainer (TRL 1.16)."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import torch
+from trl.kernels import ChunkedLogProbFunction
+from trl.trainer.utils import maybe_gather_lm_head_ctx, split_tensor_dict
+
+from lapha.integrations.shared_prefix import NOTHING, PackedGroups, pack_groups
+from lapha.integrations.trl.value_loss import prefix_logits
+
+ATTENTION = ("sdpa", "eager")  # implementations that take a 4-D mask
+_LOGIT_SCALES = (
+    "final_logit_softcapping", "logit_scale", "output_multiplier", "lm_head_multiplier", "logits_scaling",
+)  # fmt: skip
+_VOCABULARY_CHUNK = 32768
+
+
+class SharedPrefixMixin:
+    """Put before `LaPhaTrainer`: micro-batches hold whole sibling groups, and each group's prompt is computed once.
+
+    TRL shuffles the rows of a generation batch one by one; here they are sorted back into groups, and the groups keep
+    the order that the shuffle gave their first rows. Where packing cannot work (images, router losses, attention
+    without a 4-D mask, a sliding window) rows go through TRL's own pass.
+    """
+
+    _packed: PackedGroups | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        add_compact_head(self.model, self.temperature)  # type: ignore[attr-defined]
+        if self.ref_model is not None:  # type: ignore[has-type]
+            add_compact_head(self.ref_model, self.temperature)  # type: ignore[attr-defined,has-type]
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        output = super()._generate_and_score_completions(inputs)  # type: ignore[misc]
+        output["row_number"] = torch.arange(len(output["completion_ids"]), device=output["completion_ids"].device)
+        return output
+
+    def _prepare_inputs(self, generation_batch: Any) -> dict[str, Any]:
+        before = self._buffered_inputs  # type: ignore[has-type]
+        inputs = super()._prepare_inputs(generation_batch)  # type: ignore[misc]
+        if not self.model.training or self._buffered_inputs is before:  # type: ignore[attr-defined,has-type]
+            return inputs
+        batches = regroup(self._buffered_inputs, self.num_generations)  # type: ignore[attr-defined,has-type]
+        self._buffered_inputs = batches
+        return batches[self._step % len(batches)]  # type: ignore[attr-defined]
+
+    def _get_per_token_logps_and_entropies(
+        self,
+        model: Any,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        logits_to_keep: int,
+        batch_size: int | None = None,
+        compute_entropy: bool = False,
+        compute_aux_loss: bool = False,
+        **other: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        self._packed = None
+        plain = not compute_aux_loss and all(value is None for value in other.values())
+        unwrapped = self.accelerator.unwrap_model(model)  # type: ignore[attr-defined]
+        plain = plain and not self.args.cast_lm_head_to_fp32  # type: ignore[attr-defined]
+        if not plain or not takes_packed_rows(unwrapped.config):
+            return super()._get_per_token_logps_and_entropies(  # type: ignore[misc]
+                model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, compute_aux_loss, **other
+            )
+        size = batch_size or len(input_ids)
+        logps, entropies = [], []
+        for start in range(0, len(input_ids), size):
+            ids, mask = input_ids[start : start + size], attention_mask[start : start + size]
+            packed = pack_groups(
+                ids[:, :-logits_to_keep], mask[:, :-logits_to_keep], ids[:, -logits_to_keep:], mask[:, -logits_to_keep:]
+            )
+            dtype = torch.bool if unwrapped.config._attn_implementation == "sdpa" else unwrapped.dtype
+            with self.accelerator.autocast():  # type: ignore[attr-defined]
+                logprob, entropy = model(
+                    input_ids=packed.input_ids,
+                    position_ids=packed.position_ids,
+                    attention_mask=packed.attention_mask(dtype),
+                    next_ids=packed.next_ids,
+                )
+            keep = mask[:, -logits_to_keep:]
+            logps.append(packed.completion_scores(logprob) * keep)
+            entropies.append(packed.completion_scores(entropy) * keep)
+        self._packed = packed if size >= len(input_ids) else None
+        return torch.cat(logps), torch.cat(entropies) if compute_entropy else None, None
+
+    def _tree_errors(self, model: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+        self._packed = None  # these contexts go through the decoder as they are
+        return super()._tree_errors(model, inputs)  # type: ignore[misc]
+
+    def _errors(
+        self, model: Any, hidden: torch.Tensor, mask: torch.Tensor, ends: torch.Tensor, targets: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        if self._packed is None:
+            return super()._errors(model, hidden, mask, ends, targets)  # type: ignore[misc]
+        to_backbone = self.args.value_grad_to_backbone  # type: ignore[attr-defined]
+        scores = self._packed.unpack(model.value_head.logits(hidden if to_backbone else hidden.detach()))
+        predicted = prefix_logits(scores, mask, ends).sigmoid()
+        known = ~torch.isnan(targets)
+        return torch.where(known, predicted - torch.nan_to_num(targets), 0.0).square().sum(), known.sum()
+
+
+def takes_packed_rows(config: Any) -> bool:
+    """Whether a model of this configuration sees all that a 4-D mask lets it see, and has a plain linear head."""
+    text = config.get_text_config()
+    full = all(kind == "full_attention" for kind in getattr(text, "layer_types", None) or ())
+    linear = all(getattr(text, name, None) in (None, 1) for name in _LOGIT_SCALES)
+    return text is config and config._attn_implementation in ATTENTION and full and linear
+
+
+def regroup(batches: list[dict[str, Any]], size: int) -> list[dict[str, Any]]:
+    """Micro-batches of whole groups out of TRL's shuffled ones; groups in the order of their first row."""
+    rows = {name: torch.cat([batch[name] for batch in batches]) for name in batches[0] if per_row(batches, name)}
+    number = rows["row_number"]
+    group = number // size
+    first = torch.full((int(group.max()) + 1,), len(group), device=number.device)
+    first = first.scatter_reduce(0, group, torch.arange(len(group), device=number.device), "amin")
+    order = torch.argsort(first[group] * len(number) + number)
+    whole = {**batches[0], **{name: values[order] for name, values in rows.items()}}
+    return split_tensor_dict(whole, len(batches))
+
+
+def per_row(batches: list[dict[str, Any]], name: str) -> bool:
+    """Whether a batch's entry has one line a row (others are numbers for the whole batch)."""
+    return all(
+        isinstance(batch[name], torch.Tensor)
+        and batch[name].dim() > 0
+        and len(batch[name]) == len(batch["completion_ids"])
+        for batch in batches
+    )
+
+
+def add_compact_head(model: Any, temperature: float) -> None:
+    """Let ``model(…, next_ids=…)`` return log-probabilities and entropies, (G, L) each, of the positions that predict.
+
+    The vocabulary is spread over those positions alone, whatever the device, and in chunks (TRL's kernel).
+    """
+    previous = model.forward
+
+    @functools.wraps(previous)  # `generate` looks at the signature
+    def forward(*args: Any, next_ids: torch.Tensor | None = None, **kwargs: Any) -> Any:
+        if next_ids is None:
+            return previous(*args, **kwargs)
+        hidden = model.base_model(*args, use_cache=False, **kwargs).last_hidden_state
+        head = model.get_output_embeddings()
+        scored = next_ids != NOTHING
+        with maybe_gather_lm_head_ctx(head.weight, head.bias):
+            logprob, entropy, *_ = ChunkedLogProbFunction.apply(
+                hidden[scored], head.weight, head.bias, next_ids[scored], temperature, _VOCABULARY_CHUNK,
+                None, 1.0, ("entropy",),
+            )  # fmt: skip
+        empty = logprob.new_zeros(next_ids.shape)
+        return empty.masked_scatter(scored, logprob), empty.masked_scatter(scored, entropy)
+
+    model.forward = forward
