@@ -27,7 +27,7 @@ class PeakMemory:
             torch.cuda.reset_peak_memory_stats(self.device)
             self._before: int | None = torch.cuda.memory_allocated(self.device)
         else:
-            self._before = _resident("VmRSS") if _reset_peak() else None
+            self._before = _resident("VmRSS") if forget_peak() else None
         return self
 
     def __exit__(
@@ -42,7 +42,7 @@ class PeakMemory:
         self.bytes = None if peak is None else max(0, peak - self._before)
 
 
-def _reset_peak() -> bool:
+def forget_peak() -> bool:
     """Make the kernel forget the peak so far; whether it could."""
     # what the C library keeps of freed memory would be used again, and not show
     library = ctypes.CDLL(None)
@@ -61,3 +61,13 @@ def _resident(key: str) -> int | None:
     except OSError:
         return None
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(key + ":")), None)
+
+
+def resident() -> int | None:
+    """Bytes of this process in memory now, or None where the system cannot say."""
+    return _resident("VmRSS")
+
+
+def peak_resident() -> int | None:
+    """The most bytes of this process that were in memory at once, or None where the system cannot say."""
+    return _resident("VmHWM")
