@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import torch
@@ -11,10 +12,14 @@ from lapha.latent import ValueHead
 PREFIX = "value_head."
 
 
+# In a model with adapters the trained head is the wrapper's copy; `original_module` is what it started from.
+_HEAD_ENTRY = re.compile(r"(?:^|\.)value_head\.(?:modules_to_save\.\w+\.)?(linear\.\w+)$")
+
+
 def split_state_dict(state_dict: dict[str, Any]) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    """(policy's entries, value head's entries without their prefix)."""
-    policy = {name: tensor for name, tensor in state_dict.items() if not name.startswith(PREFIX)}
-    head = {name[len(PREFIX) :]: tensor for name, tensor in state_dict.items() if name.startswith(PREFIX)}
+    """(policy's entries, value head's entries as `ValueHead` names them), with or without adapters."""
+    policy = {name: tensor for name, tensor in state_dict.items() if PREFIX not in name}
+    head = {found[1]: tensor for name, tensor in state_dict.items() if (found := _HEAD_ENTRY.search(name))}
     return policy, head
 
 

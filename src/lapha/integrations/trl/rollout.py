@@ -151,6 +151,9 @@ class TreeRollout:
                 logger.warning("the verifier raised on answer %r to %r: %r", answer, question, error)
                 self._errors.append(error)
                 self._verdicts[key] = None
+            verdict = self._verdicts[key]
+            good = verdict is None or 0 <= float(verdict) <= 1
+            check(good, "verifier", "a reward in [0, 1] or None", f"{verdict!r} for answer {answer!r}")
         return self._verdicts[key]
 
     def _check_errors(self) -> None:

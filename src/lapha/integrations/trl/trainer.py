@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import torch
+from accelerate.utils import is_peft_model
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from trl import GRPOTrainer
 
@@ -91,8 +92,10 @@ class LaPhaTrainer(GRPOTrainer):
 
     @property
     def value_head(self) -> ValueHead:
-        """The head that is being trained."""
-        return self.accelerator.unwrap_model(self.model).value_head
+        """The head that is being trained (with adapters, the copy that peft trains)."""
+        head = self.accelerator.unwrap_model(self.model).value_head
+        copies = getattr(head, "modules_to_save", None)
+        return head if copies is None else copies["default"]
 
     # TRL drops the rollout's extra columns once rewards are computed, so they are added to its batch here; its
     # shuffling and splitting then treat them like any other tensor.
@@ -168,7 +171,8 @@ class LaPhaTrainer(GRPOTrainer):
             state_dict = self.accelerator.unwrap_model(self.model).state_dict()
         policy, head = split_state_dict(state_dict)
         folder = str(output_dir if output_dir is not None else self.args.output_dir)
-        super()._save(folder, state_dict=policy)
+        # adapters are saved and come back with the modules that train beside them, the head among them
+        super()._save(folder, state_dict=state_dict if is_peft_model(self.model) else policy)
         save_value_head(folder, head, value_target=self.args.value_target)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:

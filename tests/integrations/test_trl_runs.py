@@ -1,0 +1,240 @@
+"""Whole runs with TRL: stopping and going on, adapters, mixed precision, gradient checkpointing, and what stops a run."""
+
+import json
+
+import pytest
+import torch
+
+pytest.importorskip("trl")
+from datasets import Dataset
+from recorded import QUESTIONS, environment, settings
+from safetensors.torch import load_file
+
+from lapha.engines import TransformersEngine
+from lapha.integrations.trl import LaPhaTrainer, TreeRollout, VerifierError
+from lapha.integrations.trl.generation import autocast_dtype, server_url
+from lapha.latent import ValueHead
+from lapha.tiny import load_tiny
+from lapha.tiny.problems import TinyVerifier
+
+# enough expansions, well directed, for trees with right and with wrong answers
+FRUITFUL = {"simulations": 14, "max_expands": 1, "c_puct": 0.1, "easy_accuracy": 1.0}
+
+
+def make_trainer(folder, verifier=None, rollout_options=None, trainer_options=None, **changes):
+    args = settings(folder, 2, **{**FRUITFUL, "max_steps": 2, **changes})
+    model, tokenizer, head = load_tiny()
+    rollout = TreeRollout(
+        verifier or TinyVerifier(), search=args.search_config(), shaping=args.shaping_config(),
+        num_positive=args.num_positive, environment=environment, **(rollout_options or {}),
+    )  # fmt: skip
+    return LaPhaTrainer(
+        model, args, rollout=rollout, value_head=head, processing_class=tokenizer,
+        train_dataset=Dataset.from_dict({"prompt": QUESTIONS}), **(trainer_options or {}),
+    )  # fmt: skip
+
+
+def numbers(trainer):
+    """Everything logged that does not measure time."""
+    timed = ("seconds", "time", "runtime", "per_second", "idle", "total_flos")
+    return [
+        {name: value for name, value in entry.items() if not any(word in name for word in timed)}
+        for entry in trainer.state.log_history
+        if "loss" in entry
+    ]
+
+
+def same(first, second):
+    """Equal to the bit, where NaN equals NaN."""
+    return json.dumps(first, sort_keys=True) == json.dumps(second, sort_keys=True)
+
+
+def test_a_resumed_run_goes_on_as_the_uninterrupted_one(tmp_path):
+    saving = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2, "weight_decay": 0.1}
+    through = make_trainer(tmp_path / "through", **saving)
+    through.train()
+    resumed = make_trainer(tmp_path / "resumed", **saving)
+    torch.manual_seed(99)  # whatever state the process is in
+    resumed.train(resume_from_checkpoint=str(tmp_path / "through" / "checkpoint-2"))
+    assert len(numbers(through)) == 4
+    assert any(entry["loss"] != 0 for entry in numbers(through)[2:])
+    assert same(numbers(through), numbers(resumed))
+    expected = through.model.state_dict()
+    for name, tensor in resumed.model.state_dict().items():
+        assert torch.equal(tensor, expected[name]), name
+
+
+def test_saves_between_two_steps_of_one_generation_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="save_steps"):
+        settings(tmp_path, 2, num_iterations=2, save_strategy="steps", save_steps=3)
+    settings(tmp_path, 2, num_iterations=2, save_strategy="steps", save_steps=4)
+
+
+def test_adapters_and_the_head_train_and_come_back(tmp_path):
+    pytest.importorskip("peft")
+    from lapha.cli._training_run import lora
+
+    options = {"trainer_options": {"peft_config": lora(4)}}
+    trainer = make_trainer(tmp_path, **options, save_strategy="steps", save_steps=2)
+    before = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
+    trainer.train()
+    after = trainer.model.state_dict()
+    moved = {name for name in after if not torch.equal(before[name], after[name])}
+    assert any("lora_" in name for name in moved)
+    assert any("value_head.modules_to_save" in name for name in moved)
+    assert all("lora_" in name or "value_head.modules_to_save" in name for name in moved), moved
+
+    folder = tmp_path / "checkpoint-2"
+    head = ValueHead.from_pretrained(folder)
+    trained = trainer.value_head.linear.weight
+    torch.testing.assert_close(head.linear.weight.detach(), trained.detach())
+    again = make_trainer(tmp_path / "again", **options)
+    again._load_from_checkpoint(str(folder))
+    for name, tensor in again.model.state_dict().items():
+        torch.testing.assert_close(tensor, after[name], msg=name)
+
+
+@pytest.mark.parametrize("changes", [{"gradient_checkpointing": True}, {"bf16": True}])
+def test_memory_savers_leave_the_training_as_it_is(tmp_path, changes):
+    plain = make_trainer(tmp_path / "plain", max_steps=1)
+    saving = make_trainer(tmp_path / "saving", max_steps=1, **changes)
+    if "bf16" in changes:  # other rounding, other samples: the same trees for both
+        trees = plain.rollout.grow(QUESTIONS[:2], plain)
+        plain.rollout.grow = saving.rollout.grow = lambda questions, trainer: trees
+    plain.train()
+    saving.train()
+    expected, got = numbers(plain)[0], numbers(saving)[0]
+    tolerance = 0.05 if "bf16" in changes else 1e-5
+    assert got["lapha/value_loss"] == pytest.approx(expected["lapha/value_loss"], rel=tolerance)
+    assert got["entropy"] == pytest.approx(expected["entropy"], rel=tolerance)
+    assert any(parameter.grad is None or parameter.dtype == torch.float32 for parameter in saving.model.parameters())
+
+
+def test_mixed_precision_samples_in_the_dtype_it_trains_in(tmp_path):
+    trainer = make_trainer(tmp_path, bf16=True)
+    assert autocast_dtype(trainer.accelerator, trainer.model) is torch.bfloat16
+    assert autocast_dtype(trainer.accelerator, trainer.model.to(torch.bfloat16)) is None
+    assert autocast_dtype(make_trainer(tmp_path).accelerator, load_tiny()[0]) is None
+
+
+def test_group_variance_and_idle_share_are_logged(tmp_path):
+    trainer = make_trainer(tmp_path, max_steps=1)
+    trainer.train()
+    entry = trainer.state.log_history[0]
+    assert 0 <= entry["lapha/engine_idle"] < 1
+    assert entry["lapha/rollout_seconds"] > 0
+    variances = [
+        float(tree.reward[group.members].double().var(unbiased=False))
+        for tree in trainer.rollout.trees
+        for group in tree.groups
+    ]
+    if variances:
+        assert entry["lapha/group_variance"] == pytest.approx(sum(variances) / len(variances))
+    else:
+        assert entry["lapha/group_variance"] is None
+
+
+class Flaky:
+    """Raises on every `period`-th distinct answer."""
+
+    def __init__(self, period):
+        self.period, self.asked = period, 0
+
+    def __call__(self, question, answer):
+        self.asked += 1
+        if self.asked % self.period == 0:
+            raise ZeroDivisionError("no such number")
+        return TinyVerifier()(question, answer)
+
+
+def test_a_verifier_that_often_raises_stops_the_training(tmp_path):
+    trainer = make_trainer(tmp_path, Flaky(2), {"max_verifier_errors": 0.25})
+    with pytest.raises(VerifierError, match=r"raised on \d+ of \d+ answers.*no such number"):
+        trainer.train()
+    assert trainer.state.global_step == 0
+
+
+def test_a_verifier_that_seldom_raises_is_counted(tmp_path):
+    trainer = make_trainer(tmp_path, Flaky(2), {"max_verifier_errors": 1.0}, max_steps=1)
+    trainer.train()
+    entry = trainer.state.log_history[0]
+    assert entry["lapha/verifier_errors"] > 0
+    assert entry["lapha/ungraded"] >= entry["lapha/verifier_errors"]
+
+
+@pytest.mark.parametrize("reward", [float("nan"), 2.0, -1.0])
+def test_a_reward_that_is_none_stops_the_training_at_the_first_step(tmp_path, reward):
+    trainer = make_trainer(tmp_path, lambda question, answer: reward)
+    with pytest.raises(ValueError, match="verifier"):
+        trainer.train()
+    assert trainer.state.global_step == 0
+
+
+def test_a_vocabulary_that_the_model_does_not_have_is_refused(tmp_path):
+    model, tokenizer, head = load_tiny()
+    tokenizer.add_tokens(["<one>", "<more>"])
+    with pytest.raises(ValueError, match="processing_class"):
+        LaPhaTrainer(
+            model, settings(tmp_path, 2), verifier=TinyVerifier(), value_head=head, processing_class=tokenizer,
+            train_dataset=Dataset.from_dict({"prompt": QUESTIONS}),
+        )  # fmt: skip
+
+
+def test_a_prompt_longer_than_the_context_stops_the_training(tmp_path):
+    trainer = make_trainer(tmp_path)
+    trainer.train_dataset = Dataset.from_dict({"prompt": ["Walk on, and on. " * 200] * 8})
+    with pytest.raises((ValueError, RuntimeError), match="context_limit"):
+        trainer.train()
+    assert trainer.state.global_step == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [({"vllm_tensor_parallel_size": 2}, "vllm_tensor_parallel_size"), ({"vllm_enable_sleep_mode": True}, "sleep_mode")],
+)
+def test_what_vllm_beside_the_trainer_cannot_do_is_refused(tmp_path, changes, name):
+    with pytest.raises(ValueError, match=name):
+        settings(tmp_path, 2, use_vllm=True, vllm_mode="colocate", **changes)
+
+
+def test_the_server_that_gets_the_weights_is_the_one_that_samples(tmp_path):
+    assert server_url(settings(tmp_path, 2, vllm_server_host="node7", vllm_server_port=81)) == "http://node7:81"
+    assert server_url(settings(tmp_path, 2, vllm_server_base_url="http://node7/v")) == "http://node7/v"
+
+
+def test_the_gate_steps_when_an_earlier_micro_batch_had_a_signal():
+    from lapha.integrations.trl.signal_gate import SignalGate
+
+    class Accelerator:  # the two attributes of accelerate's that the gate reads
+        sync_gradients = False
+
+        def __init__(self):
+            self.seen = []
+
+        def backward(self, loss, **options):
+            self.seen.append((float(loss), self.sync_gradients))
+
+    accelerator = Accelerator()
+    gate = SignalGate(accelerator)
+
+    def step(*signals):
+        accelerator.seen.clear()
+        for index, signal in enumerate(signals):
+            gate.open, accelerator.sync_gradients = signal, index + 1 == len(signals)
+            accelerator.backward(torch.tensor(2.0))
+        return list(accelerator.seen)
+
+    assert step(True, True) == [(2.0, False), (2.0, True)]
+    assert step(True, False) == [(2.0, False), (0.0, True)]
+    assert step(False, True) == [(2.0, True)]
+    assert step(False, False) == []
+    assert step(False) == []
+
+
+def test_checkpoints_hold_what_transformers_loads(tmp_path):
+    trainer = make_trainer(tmp_path, max_steps=2, save_strategy="steps", save_steps=2)
+    trainer.train()
+    saved = load_file(tmp_path / "checkpoint-2" / "model.safetensors")
+    assert not any("value_head" in name for name in saved)
+    engine = TransformersEngine.from_pretrained(tmp_path / "checkpoint-2", value_head=tmp_path / "checkpoint-2")
+    torch.testing.assert_close(engine.value_head.linear.weight, trainer.value_head.linear.weight)
