@@ -98,18 +98,34 @@ def _triples(path):
         yield from triples_of(json.loads(line)["answer"])
 
 
-def test_a_hanging_input_costs_itself_alone():
+def test_a_hanging_input_costs_itself_alone_and_delays_nothing_else():
     pairs = [("x+1", "1+x"), HANG, *[(f"{index}+y", f"y+{index}") for index in range(20)]]
-    with GraderPool(workers=1, timeout=60) as warm:
-        warm.grade(pairs[:1])
-        warm.timeout = 5
+    order = []
+    with GraderPool(workers=2, timeout=60) as warm:
+        warm.grade(pairs[2:12])
+        warm.workers, warm.timeout = 1, 8  # one worker, and one that is warm to join it
         start = time.monotonic()
-        verdicts = warm.grade(pairs)
+        verdicts = warm.grade(pairs, on_verdict=lambda place, verdict: order.append(place))
     assert verdicts[1].correct is None
     assert verdicts[1].method == "ungradable"
-    assert "5 s" in verdicts[1].detail
+    assert "8 s" in verdicts[1].detail
     assert all(verdict.correct for index, verdict in enumerate(verdicts) if index != 1)
+    assert sorted(order) == list(range(len(pairs)))
+    assert order[-1] == 1  # what came behind it was not kept waiting
     assert time.monotonic() - start < 120
+
+
+def test_a_slow_input_is_not_graded_twice_and_several_hangs_end():
+    """What a slow worker has handed on is settled once, whoever is first; as many hangs as workers do not stop the rest."""
+    hangs = [(f"{HANG[0]}+{index}", HANG[1]) for index in range(3)]
+    pairs = [hangs[0], ("1+y", "y+1"), hangs[1], ("2+y", "y+2"), hangs[2], ("3+y", "y+2")]
+    order = []
+    with GraderPool(workers=1, timeout=60) as pool:
+        pool.grade([("x+1", "1+x")])
+        pool.timeout = 2.5
+        verdicts = pool.grade(pairs, on_verdict=lambda place, verdict: order.append(place))
+    assert [verdict.correct for verdict in verdicts] == [None, True, None, True, None, False]
+    assert sorted(order) == list(range(6))
 
 
 def test_the_pool_works_off_the_main_thread_and_again_after_a_kill(pool):

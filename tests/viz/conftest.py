@@ -1,10 +1,6 @@
-"""A small search tree with every kind of node, and a browser to look at its page."""
+"""A small search tree with every kind of node."""
 
 from __future__ import annotations
-
-import shutil
-import subprocess
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -42,26 +38,3 @@ def picture() -> TreePicture:
     return TreePicture(
         tree, PolarPoints.from_tangent(tangent), potential=potential, correct=correct, chosen=4, title="T <i>itle</i>"
     )
-
-
-@pytest.fixture(scope="session")
-def browse(tmp_path_factory):
-    """Function: HTML text -> the DOM after its scripts have run, from a real headless browser."""
-    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if browser is None:
-        pytest.skip("no chromium or chrome on PATH")
-
-    def run(page: str) -> str:
-        folder: Path = tmp_path_factory.mktemp("page")
-        (folder / "page.html").write_text(page, encoding="utf-8")
-        flags = (  # noqa: SIM905
-            "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-            "--disable-component-update --disable-sync --virtual-time-budget=2000 --dump-dom"
-        ).split()
-        result = subprocess.run(
-            [browser, *flags, f"--user-data-dir={folder / 'profile'}", (folder / "page.html").as_uri()],
-            capture_output=True, text=True, timeout=180, check=True,
-        )  # fmt: skip
-        return result.stdout
-
-    return run

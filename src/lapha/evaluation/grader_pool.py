@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 
 from lapha.evaluation.grading import Verdict
@@ -17,10 +17,18 @@ from lapha.evaluation.grading import Verdict
 Pair = tuple[str | None, str]
 _IN_FLIGHT = 8  # requests a worker holds: enough to keep it busy, few to hand on when it hangs
 _START_SECONDS = 60.0
+_SLOW_SECONDS = 1.0  # a worker that has been at one pair for so long hands on those behind it, and another joins
 
 
 class _Worker:
-    """One process, the requests it holds in order, and since when it has been at the first of them."""
+    """One process.
+
+    Attributes:
+        held: the requests that it has, in order; it is at the first of them.
+        since: since when.
+        slow: it has been at that one for so long that others do what is behind it.
+        handed_on: those that others do.
+    """
 
     def __init__(self) -> None:
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"}
@@ -28,7 +36,8 @@ class _Worker:
             [sys.executable, "-m", "lapha.evaluation.grader_worker"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment,
         )  # fmt: skip
-        self.ready = False
+        self.ready = self.slow = False
+        self.handed_on: set[int] = set()
         self.held: deque[int] = deque()
         self.since = time.monotonic()
         self._buffer = b""
@@ -65,6 +74,7 @@ class _Worker:
         for identity, *_ in replies:
             self.held.remove(identity)
             self.since = time.monotonic()
+            self.slow = False
         return replies
 
     def stop(self) -> None:
@@ -111,88 +121,140 @@ class GraderPool:
         while self._idle:
             self._idle.pop().stop()
 
-    def grade(self, pairs: Sequence[Pair]) -> list[Verdict]:
-        """Verdicts in the order of `pairs`. Equal pairs are graded once."""
+    def grade(self, pairs: Sequence[Pair], on_verdict: Callable[[int, Verdict], None] | None = None) -> list[Verdict]:
+        """Verdicts in the order of `pairs`. Equal pairs are graded once.
+
+        Args:
+            pairs: (prediction or None, gold answer).
+            on_verdict: called as verdicts come, with a pair's place (of equal pairs, the first) and its verdict.
+        """
         _require_math_verify()
         distinct = {pair: index for index, pair in reversed(list(enumerate(pairs)))}
-        verdicts: dict[int, Verdict] = {}
-        if distinct:
-            self._run({index: pair for pair, index in distinct.items()}, verdicts)
+        if not distinct:
+            return []
+        verdicts = _Grading(self, {index: pair for pair, index in distinct.items()}, on_verdict).run()
         return [verdicts[distinct[pair]] for pair in pairs]
 
-    def _run(self, work: dict[int, Pair], verdicts: dict[int, Verdict]) -> None:
-        waiting = deque(sorted(work))
-        active = [self._idle.pop() if self._idle else _Worker() for _ in range(min(self.workers, len(work)))]
+    def recruit(self) -> _Worker:
+        """The worker kept warm, or a new one; the next one starts to warm up."""
+        worker = self._idle.pop() if self._idle else _Worker()
         if not self._idle:
             self._idle.append(_Worker())
-        try:
-            with selectors.DefaultSelector() as selector:
-                for worker in active:
-                    selector.register(worker.output, selectors.EVENT_READ, worker)
-                while len(verdicts) < len(work):
-                    self._feed(active, waiting, work)
-                    for key, _ in selector.select(self._patience(active)):
-                        self._take(key.data, active, waiting, verdicts, selector)
-                    for worker in [worker for worker in active if self._overdue(worker)]:
-                        self._replace(worker, active, waiting, verdicts, selector, f"no verdict in {self.timeout:g} s")
-            self._idle += active
-            active = []
-        finally:
-            for worker in active:  # interrupted: what they hold is nobody's any more
-                worker.stop()
+        return worker
 
-    def _feed(self, active: list[_Worker], waiting: deque[int], work: dict[int, Pair]) -> None:
-        for worker in active:
-            while waiting and worker.ready and len(worker.held) < _IN_FLIGHT:
-                if not worker.send(waiting[0], work[waiting[0]]):
-                    break
-                waiting.popleft()
+    def release(self, worker: _Worker) -> None:
+        """Take a worker back that has nothing to do."""
+        self._idle.append(worker)
 
-    def _take(
-        self,
-        worker: _Worker,
-        active: list[_Worker],
-        waiting: deque[int],
-        verdicts: dict[int, Verdict],
-        selector: selectors.BaseSelector,
+
+class _Grading:
+    """One call of `GraderPool.grade`."""
+
+    def __init__(
+        self, pool: GraderPool, work: dict[int, Pair], on_verdict: Callable[[int, Verdict], None] | None
     ) -> None:
+        self._pool, self._work, self._on_verdict = pool, work, on_verdict
+        self._waiting = deque(sorted(work))
+        self._verdicts: dict[int, Verdict] = {}
+        self._active: list[_Worker] = []
+
+    def run(self) -> dict[int, Verdict]:
+        """Verdicts by place."""
+        try:
+            with selectors.DefaultSelector() as self._selector:
+                for _ in range(min(self._pool.workers, len(self._work))):
+                    self._join()
+                while len(self._verdicts) < len(self._work):
+                    self._feed()
+                    for key, _ in self._selector.select(self._patience()):
+                        self._take(key.data)
+                    for worker in list(self._active):
+                        self._look_at(worker)
+            for worker in [worker for worker in self._active if not worker.held]:
+                self._active.remove(worker)
+                self._pool.release(worker)
+        finally:
+            for worker in self._active:  # interrupted, or at work that others have done: nobody wants what they hold
+                worker.stop()
+        return self._verdicts
+
+    def _join(self) -> None:
+        worker = self._pool.recruit()
+        self._active.append(worker)
+        self._selector.register(worker.output, selectors.EVENT_READ, worker)
+
+    def _reinforce(self) -> None:
+        """As many workers as there should be, beside those that are slow; at most twice as many in all."""
+        able = sum(not worker.slow for worker in self._active)
+        if able < self._pool.workers and len(self._active) < 2 * self._pool.workers:
+            self._join()
+
+    def _feed(self) -> None:
+        for worker in self._active:
+            while self._waiting and worker.ready and not worker.slow and len(worker.held) < _IN_FLIGHT:
+                identity = self._waiting[0]
+                if identity not in self._verdicts and not worker.send(identity, self._work[identity]):
+                    break
+                self._waiting.popleft()
+
+    def _take(self, worker: _Worker) -> None:
         replies = worker.receive()
         if replies is None:
-            self._replace(worker, active, waiting, verdicts, selector, "the grader process ended")
+            self._end(worker, "the grader process ended")
             return
         for identity, correct, method, detail in replies:
-            verdicts[identity] = Verdict(correct, method, detail)
+            self._conclude(identity, Verdict(correct, method, detail))
 
-    def _replace(
-        self, worker: _Worker, active: list[_Worker], waiting: deque[int], verdicts: dict[int, Verdict],
-        selector: selectors.BaseSelector, why: str,
-    ) -> None:  # fmt: skip
-        """Kill `worker`; the pair it was at is ungradable, those behind it go back to the front of the queue."""
-        selector.unregister(worker.output)
-        active.remove(worker)
+    def _conclude(self, identity: int, verdict: Verdict) -> None:
+        if identity not in self._verdicts:
+            self._verdicts[identity] = verdict
+            if self._on_verdict is not None:
+                self._on_verdict(identity, verdict)
+
+    def _look_at(self, worker: _Worker) -> None:
+        """End a worker that hangs; let others do what waits behind one that is slow."""
+        if not worker.held and worker.ready:
+            return
+        seconds = time.monotonic() - worker.since
+        if seconds > self._limit(worker):
+            self._end(worker, f"no verdict in {self._pool.timeout:g} s")
+        elif worker.ready and not worker.slow and seconds > _SLOW_SECONDS:
+            worker.slow = True
+            self._hand_on(worker, list(worker.held)[1:])
+            self._reinforce()
+
+    def _hand_on(self, worker: _Worker, identities: Sequence[int]) -> None:
+        """Put what a worker will not do, or not soon, back to the front of the queue, unless that was done before."""
+        wanted = [identity for identity in identities if identity not in worker.handed_on]
+        worker.handed_on.update(wanted)
+        self._waiting.extendleft(reversed(wanted))
+
+    def _end(self, worker: _Worker, why: str) -> None:
+        """Kill `worker`; the pair it was at is ungradable, those behind it go back to the queue."""
+        self._selector.unregister(worker.output)
+        self._active.remove(worker)
         worker.stop()
         if not worker.ready:
             raise RuntimeError(
                 "a grader process did not start; run `python -m lapha.evaluation.grader_worker` to see why"
             )
-        if worker.held:
-            verdicts[worker.held.popleft()] = Verdict(None, "ungradable", why)
-        waiting.extendleft(reversed(worker.held))
-        successor = self._idle.pop() if self._idle else _Worker()
-        self._idle.append(_Worker())
-        active.append(successor)
-        selector.register(successor.output, selectors.EVENT_READ, successor)
+        if worker.held and worker.held[0] not in worker.handed_on:
+            self._conclude(worker.held.popleft(), Verdict(None, "ungradable", why))
+        self._hand_on(worker, worker.held)
+        self._reinforce()
 
     def _limit(self, worker: _Worker) -> float:
-        return self.timeout if worker.ready else _START_SECONDS
+        return self._pool.timeout if worker.ready else _START_SECONDS
 
-    def _overdue(self, worker: _Worker) -> bool:
-        return (bool(worker.held) or not worker.ready) and time.monotonic() - worker.since > self._limit(worker)
-
-    def _patience(self, active: list[_Worker]) -> float:
-        now = time.monotonic()
-        busy = [worker.since + self._limit(worker) - now for worker in active if worker.held or not worker.ready]
-        return max(0.0, min(busy, default=self.timeout)) + 0.01
+    def _patience(self) -> float:
+        """Seconds until a worker is to be looked at."""
+        soonest = [
+            worker.since
+            + (self._limit(worker) if worker.slow or not worker.ready else min(self._limit(worker), _SLOW_SECONDS))
+            for worker in self._active
+            if worker.held or not worker.ready
+        ]
+        return max(0.0, min(soonest, default=self._pool.timeout + time.monotonic()) - time.monotonic()) + 0.01
 
 
 def _require_math_verify() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,6 +32,8 @@ from lapha.viz import (
 
 _SAMPLED_TREES = 24  # trees whose latents are read for V against v̂
 _LARGEST_PICTURE = 1200  # nodes
+_TREE_BYTES = 1_000_000  # of one tree's picture: four of them and the rest of the page stay below 5 MB
+_STEP_CHARS = (600, 200, 60)  # of a step's text that a picture shows; fewer where its tree is large
 
 
 def write_run_report(folders: Sequence[str | Path], path: str | Path, *, gallery: int = 4) -> Path:
@@ -263,22 +266,30 @@ def _pruning(runs: dict[str, GradedRun]) -> list[Section]:
 def _gallery(run: GradedRun, trees: Sequence[SearchResult], count: int) -> list[Section]:
     drawable = [tree for tree in trees if tree.latents is not None and 2 < len(tree.tree) <= _LARGEST_PICTURE]
     drawable.sort(key=lambda result: (-_balance(run, result), result.index))
-    figures = []
-    for result in drawable[:count]:
-        measured = _measured(run, result)
-        picture = TreePicture(
-            result.tree,
-            result.latents,  # type: ignore[arg-type]
-            potential=None if measured is None else measured[1],
-            correct=_goal(run, result),
-            chosen=result.node,
-            title=f"Problem {result.index}: {_shorten(result.question, 160)}",
-        )
-        figures.append(Figure(tree_figure(picture, max_text=600)))
+    pictures = (_picture(run, result) for result in drawable)
+    figures = list(itertools.islice((Figure(picture) for picture in pictures if picture is not None), count))
     text = (
         "The centre is the prompt. Trees with right and wrong answers come first; without a right answer there is no V."
     )
     return [Section("Trees on the Poincaré disk", text, figures)] if figures else []
+
+
+def _picture(run: GradedRun, result: SearchResult) -> str | None:
+    """The tree's figure, with as much of its steps' text as there is room for; None where there is none at all."""
+    measured = _measured(run, result)
+    picture = TreePicture(
+        result.tree,
+        result.latents,
+        potential=None if measured is None else measured[1],
+        correct=_goal(run, result),
+        chosen=result.node,
+        title=f"Problem {result.index}: {_shorten(result.question, 160)}",
+    )
+    for characters in _STEP_CHARS:
+        markup = tree_figure(picture, max_text=characters)
+        if len(markup.encode("utf-8", "replace")) <= _TREE_BYTES:
+            return markup
+    return None
 
 
 def _balance(run: GradedRun, result: SearchResult) -> float:
