@@ -22,7 +22,8 @@ def _fraction(rng: random.Random) -> _Forms:
 
 
 def _radical(rng: random.Random) -> _Forms:
-    outer, inner, added = rng.randint(2, 9), rng.choice((2, 3, 5, 6, 7)), rng.randint(1, 99)
+    outer, inner = rng.sample((2, 3, 5, 6, 7), 2)
+    added = rng.randint(1, 99)
     same = f"\\sqrt{{{outer * outer * inner}}}+{added}"
     return f"{added}+{outer}\\sqrt{{{inner}}}", same, f"{added}+{inner}\\sqrt{{{outer}}}"
 

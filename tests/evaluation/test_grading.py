@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from grading_triples import triples_of
 
-from lapha.evaluation import GraderPool, extract_answer, grade_answer
+from lapha.evaluation import GraderPool, extract_answer, grade_answer, grading, quick_parsing
 from lapha.evaluation.answers import last_boxed, normalise
 
 pytest.importorskip("math_verify", reason="needs lapha[llm]")
@@ -96,6 +96,27 @@ def test_agreement_on_triples_from_published_answers(pool):
 def _triples(path):
     for line in path.read_text(encoding="utf-8").splitlines():
         yield from triples_of(json.loads(line)["answer"])
+
+
+READ = [
+    "(x+3)(x-7)", "x^2+10x+21", "(3,\\frac{7}{2})", "[3,7)", "3,7,17", "\\frac{3\\pi}{7}", "3+\\sqrt{7}", "\\{3,7\\}",
+    "(-\\infty,3)\\cup(7,\\infty)", "x=3+y", "\\begin{pmatrix}3\\\\7\\end{pmatrix}", "\\log_2 3+7", "(3-i)(7+i)",
+    "x \\in [3,7]", "3 < x \\le 7", "x^2+y^2=7", "\\frac{x+1}{x^2-3}", "2^{x+1}", "f(x)=3x", "3\\text{ or }7", "((",
+]  # fmt: skip
+
+
+def test_reading_in_two_stages_finds_what_reading_the_slow_way_finds(monkeypatch):
+    from math_verify.parser import parse_latex_cached
+
+    def read():
+        grading._parse.cache_clear()
+        parse_latex_cached.cache_clear()
+        return [repr(grading._parse(text)) for text in READ]
+
+    quick = read()
+    monkeypatch.setattr(quick_parsing, "FIRST_STAGE", "LL")
+    assert quick == read()
+    assert sum(found != "()" for found in quick) >= len(READ) - 2
 
 
 def test_a_hanging_input_costs_itself_alone_and_delays_nothing_else():

@@ -11,6 +11,7 @@ from fractions import Fraction
 from functools import lru_cache
 
 from lapha.evaluation.answers import normalise, tidy
+from lapha.evaluation.quick_parsing import read_quickly
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,7 @@ def _parse(text: str) -> tuple:
     from latex2sympy2_extended import NormalizationConfig
     from math_verify import LatexExtractionConfig, parse
 
+    read_quickly()
     spelling = NormalizationConfig(
         basic_latex=True, units=False, malformed_operators=True, nits=False, boxed="none", equations=False
     )
