@@ -3,7 +3,7 @@
 One case: 8 sibling groups of 6 rows that share their group's prompt, the same random model and rows for everyone.
 
 * lapha: `LaPhaTrainer` with the value loss over every state of each row's path.
-* shared: the same, with the prompt that a group's rows share computed once.
+* shared: the same, with the prompt that a group's rows share computed once; also without the value loss.
 * grpo: TRL's `GRPOTrainer` on the same rows, without a value loss: lapha against it is what the value loss costs.
 * reference: the form of the paper's code. One sequence at a time, all hidden states kept, the log-softmax over the whole
   vocabulary at every position, one backward pass over all sequences at the end; value loss on each row's own state.
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace, session: Session) -> None:
         for worker in workers:
             worker.close()
     for record in _records(session, case, shape, workers):
-        print(f"  {record['name']:<12} {_line(record)}", flush=True)
+        print(f"  {record['name']:<22} {_line(record)}", flush=True)
         write_records([record], session.output)
         session.records.append(record)
 

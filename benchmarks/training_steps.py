@@ -17,7 +17,7 @@ from lapha.integrations import TreeRow
 from lapha.latent import ValueHead
 
 LEARNING_RATE, CLIP, TEMPERATURE, EPSILON, EPSILON_HIGH = 1e-6, 1.0, 0.7, 0.2, 0.28
-KINDS = ("lapha", "shared", "grpo", "reference")
+KINDS = ("lapha", "shared", "shared, no value loss", "grpo", "reference")
 
 # waits for the next step's start; then says how long it took and its loss; False ends the run
 Turn = Callable[[], bool]
@@ -29,7 +29,7 @@ def run_steps(kind: str, case: TrainingCase, turn: Turn, report: Report, micro_g
 
     Args:
         kind: ``"lapha"`` is `LaPhaTrainer` with the value loss; ``"shared"`` the same with every group's prompt computed
-            once; ``"grpo"`` TRL's own trainer on the same rows, without
+            once, with and without the value loss; ``"grpo"`` TRL's own trainer on the same rows, without
             one; ``"reference"`` the form of the paper's code.
         case: model and rows.
         turn, report: see above.
@@ -171,7 +171,8 @@ def _trainer(kind: str, case: TrainingCase, turn: Turn, report: Report, micro_gr
         trainer: Any
         if kind != "grpo":
             head = ValueHead(case.hidden)
-            trainer_class = _shared_trainer() if kind == "shared" else LaPhaTrainer
+            trainer_class = _shared_trainer() if kind.startswith("shared") else LaPhaTrainer
+            settings["value_weight"] = 0.0 if "no value loss" in kind else 1.0
             trainer = trainer_class(model, LaPhaConfig(**settings), rollout=rollout, value_head=head, **shared)
         else:
             arguments = GRPOConfig(**settings)

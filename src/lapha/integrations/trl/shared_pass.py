@@ -10,13 +10,16 @@ from trl.kernels import ChunkedLogProbFunction
 from trl.trainer.utils import maybe_gather_lm_head_ctx, split_tensor_dict
 
 from lapha.integrations.shared_prefix import NOTHING, PackedGroups, pack_groups
+from lapha.integrations.trl.dense_head import DenseLogProb, suits
 from lapha.integrations.trl.value_loss import prefix_logits
 
 ATTENTION = ("sdpa", "eager")  # implementations that take a 4-D mask
 _LOGIT_SCALES = (
     "final_logit_softcapping", "logit_scale", "output_multiplier", "lm_head_multiplier", "logits_scaling",
 )  # fmt: skip
-_VOCABULARY_CHUNK = 32768
+# Columns of the vocabulary in flight. On a CPU a tile of them must stay in the caches: measured at 672 × 32000 × 128, forward
+# and backward take 0.47 s with 2048 columns and 1.09 s with TRL's 32768.
+_CHUNK, _CHUNK_CPU = 32768, 2048
 
 
 class SharedPrefixMixin:
@@ -138,7 +141,8 @@ def per_row(batches: list[dict[str, Any]], name: str) -> bool:
 def add_compact_head(model: Any, temperature: float) -> None:
     """Let ``model(…, next_ids=…)`` return log-probabilities and entropies, (G, L) each, of the positions that predict.
 
-    The vocabulary is spread over those positions alone, whatever the device, and in chunks (TRL's kernel).
+    The vocabulary is spread over those positions alone, whatever the device: in chunks by TRL's kernel, or densely on a
+    CPU (`DenseLogProb`).
     """
     previous = model.forward
 
@@ -146,15 +150,21 @@ def add_compact_head(model: Any, temperature: float) -> None:
     def forward(*args: Any, next_ids: torch.Tensor | None = None, **kwargs: Any) -> Any:
         if next_ids is None:
             return previous(*args, **kwargs)
-        hidden = model.base_model(*args, use_cache=False, **kwargs).last_hidden_state
-        head = model.get_output_embeddings()
         scored = next_ids != NOTHING
+        hidden = model.base_model(*args, use_cache=False, **kwargs).last_hidden_state[scored]
+        targets, head = next_ids[scored], model.get_output_embeddings()
+
+        def spread(numbers: torch.Tensor) -> torch.Tensor:
+            return numbers.new_zeros(next_ids.shape).masked_scatter(scored, numbers)
+
+        if suits(hidden, head.weight):
+            logprob, entropy = DenseLogProb.apply(hidden, head.weight, head.bias, targets, temperature)
+            return spread(logprob), spread(entropy)
+        chunk = _CHUNK_CPU if hidden.device.type == "cpu" else _CHUNK
         with maybe_gather_lm_head_ctx(head.weight, head.bias):
             logprob, entropy, *_ = ChunkedLogProbFunction.apply(
-                hidden[scored], head.weight, head.bias, next_ids[scored], temperature, _VOCABULARY_CHUNK,
-                None, 1.0, ("entropy",),
-            )  # fmt: skip
-        empty = logprob.new_zeros(next_ids.shape)
-        return empty.masked_scatter(scored, logprob), empty.masked_scatter(scored, entropy)
+                hidden, head.weight, head.bias, targets, temperature, chunk, None, 1.0, ("entropy",)
+            )
+        return spread(logprob), spread(entropy)
 
     model.forward = forward
