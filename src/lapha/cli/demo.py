@@ -18,7 +18,7 @@ def demo(
     problems: Annotated[int, typer.Option(help="Held-out problems, the same before and after.")] = 200,
     steps: Annotated[int, typer.Option(help="Training steps.")] = 30,
     trees: Annotated[int, typer.Option(help="Trees grown per training step.")] = 32,
-    simulations: Annotated[int, typer.Option(help="Expansions of one tree in value mode.")] = 12,
+    simulations: Annotated[int, typer.Option(help="Expansions of one tree in value mode.")] = 16,
     seed: Annotated[int, typer.Option(help="Seed of problems, sampling and training.")] = 0,
 ) -> int:
     """Evaluate, train with tree rollouts and shaped rewards, evaluate again; about five minutes on two cores."""
