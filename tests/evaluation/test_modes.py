@@ -173,3 +173,12 @@ def test_powers_of_two_end_at_the_limit():
     assert powers_of_two(1) == [1]
     assert powers_of_two(24) == [1, 2, 4, 8, 16, 24]
     assert powers_of_two(32) == [1, 2, 4, 8, 16, 32]
+
+
+def test_a_problem_without_any_answer_is_one_wrong_answer():
+    """pass@1 and avg@k are of all problems, not of those that were answered."""
+    outcomes = [outcome(0, "1", ["1", "1"], [0.9, 0.8]), outcome(1, None, [], [])]
+    score = score_mode("value", outcomes, lambda pairs: [answer == "1" for _, answer in pairs])
+    assert score.accuracy.mean == score.pass_at(1) == score.mean_correct.mean() == score.any_correct.mean() == 0.5
+    assert score.samples == 1.0
+    assert score.calibration.count == 2

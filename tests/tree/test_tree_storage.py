@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from lapha.tree import SearchTree, load_tree, save_tree
 from lapha.tree.search_tree import FIELDS
-from lapha.tree.storage import tree_from_dict, tree_to_dict
+from lapha.tree.storage import replace_file, tree_from_dict, tree_to_dict
 from lapha.types import Status
 
 
@@ -147,3 +147,13 @@ def test_dictionary_round_trip_names_its_source():
     assert same(tree, tree_from_dict(json.loads(json.dumps(tree_to_dict(tree)))))
     with pytest.raises(ValueError, match="page 3: expected a search tree"):
         tree_from_dict({}, "page 3")
+
+
+def test_a_replaced_file_has_the_rights_of_any_new_file(tmp_path):
+    """Runs are shared: what is written durably is no more private than what is written plainly."""
+    (tmp_path / "plain").write_bytes(b"")
+    replace_file(tmp_path / "durable", b"1")
+    replace_file(tmp_path / "durable", b"2")
+    assert (tmp_path / "durable").read_bytes() == b"2"
+    assert (tmp_path / "durable").stat().st_mode == (tmp_path / "plain").stat().st_mode
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["durable", "plain"]

@@ -23,7 +23,8 @@ class ModeScore:
         mode: its name.
         accuracy: of the one answer per problem, with its 95 % interval.
         correct: (N,) 1 right, 0 wrong or unanswered, NaN ungradable.
-        any_correct: (N,) whether any of a problem's answers is right: the ceiling of choosing among them.
+        any_correct: (N,) whether any of a problem's answers is right: the ceiling of choosing among them. Here and below,
+            a problem without any answer counts as one wrong answer.
         mean_correct: (N,) share of a problem's answers that are right.
         samples: mean number of answers per problem, the k of pass@k and avg@k.
         tokens, seconds: means per problem.
@@ -85,7 +86,8 @@ def score_mode(mode: str, outcomes: Sequence[Outcome], grade: Grade) -> ModeScor
         return float("nan") if found is None else float(found)
 
     correct = np.array([verdict(outcome, outcome.answer) for outcome in outcomes])
-    every = [np.array([verdict(outcome, answer) for answer in outcome.answers]) for outcome in outcomes]
+    # a problem without any answer counts as one wrong answer, or pass@1 would be of the answered problems alone
+    every = [np.array([verdict(outcome, answer) for answer in outcome.answers or (None,)]) for outcome in outcomes]
     known = [values[np.isfinite(values)] for values in every]
     pairs = [
         (value, right)
