@@ -22,7 +22,7 @@ from benchmarks.records import write_records
 
 _ROOT = Path(__file__).parents[1]
 # (trees of a process, simulations of each)
-_SIZES = {"smoke": (2, 2), "default": (48, 24)}
+_SIZES = {"smoke": (2, 2), "default": (32, 16)}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

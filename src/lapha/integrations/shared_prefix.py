@@ -118,5 +118,11 @@ def pack_groups(
             index[row, columns - len(prompt) : columns - 1] = number * width + torch.arange(shared)
             index[row, columns - 1 : columns + len(completion)] = number * width + torch.arange(start, end)
             start = end
-    tensors = (tensor.to(device) for tensor in (input_ids, position_ids, branch, next_ids, index))
-    return PackedGroups(*tensors, prompt_columns=columns)
+    return PackedGroups(
+        input_ids.to(device),
+        position_ids.to(device),
+        branch.to(device),
+        next_ids.to(device),
+        index.to(device),
+        prompt_columns=columns,
+    )

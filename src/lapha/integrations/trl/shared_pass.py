@@ -35,8 +35,9 @@ class SharedPrefixMixin:
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         add_compact_head(self.model, self.temperature)  # type: ignore[attr-defined]
-        if self.ref_model is not None:  # type: ignore[has-type]
-            add_compact_head(self.ref_model, self.temperature)  # type: ignore[attr-defined,has-type]
+        reference: Any = self.ref_model  # type: ignore[attr-defined]
+        if reference is not None:
+            add_compact_head(reference, self.temperature)  # type: ignore[attr-defined]
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         output = super()._generate_and_score_completions(inputs)  # type: ignore[misc]
@@ -85,10 +86,12 @@ class SharedPrefixMixin:
                     position_ids=packed.position_ids,
                     attention_mask=packed.attention_mask(dtype),
                     next_ids=packed.next_ids,
+                    with_entropy=compute_entropy,
                 )
             keep = mask[:, -logits_to_keep:]
             logps.append(packed.completion_scores(logprob) * keep)
-            entropies.append(packed.completion_scores(entropy) * keep)
+            if compute_entropy:
+                entropies.append(packed.completion_scores(entropy) * keep)
         self._packed = packed if size >= len(input_ids) else None
         return torch.cat(logps), torch.cat(entropies) if compute_entropy else None, None
 
@@ -139,7 +142,9 @@ def per_row(batches: list[dict[str, Any]], name: str) -> bool:
 
 
 def add_compact_head(model: Any, temperature: float) -> None:
-    """Let ``model(…, next_ids=…)`` return log-probabilities and entropies, (G, L) each, of the positions that predict.
+    """Let ``model(…, next_ids=…, with_entropy=…)`` return log-probabilities and entropies of the positions that predict.
+
+    Both are (G, L), 0 elsewhere; entropies that are not asked for are None.
 
     The vocabulary is spread over those positions alone, whatever the device: in chunks by TRL's kernel, or densely on a
     CPU (`DenseLogProb`).
@@ -147,23 +152,24 @@ def add_compact_head(model: Any, temperature: float) -> None:
     previous = model.forward
 
     @functools.wraps(previous)  # `generate` looks at the signature
-    def forward(*args: Any, next_ids: torch.Tensor | None = None, **kwargs: Any) -> Any:
+    def forward(*args: Any, next_ids: torch.Tensor | None = None, with_entropy: bool = False, **kwargs: Any) -> Any:
         if next_ids is None:
             return previous(*args, **kwargs)
         scored = next_ids != NOTHING
         hidden = model.base_model(*args, use_cache=False, **kwargs).last_hidden_state[scored]
         targets, head = next_ids[scored], model.get_output_embeddings()
 
-        def spread(numbers: torch.Tensor) -> torch.Tensor:
-            return numbers.new_zeros(next_ids.shape).masked_scatter(scored, numbers)
+        def spread(numbers: torch.Tensor | None) -> torch.Tensor | None:
+            return None if numbers is None else numbers.new_zeros(next_ids.shape).masked_scatter(scored, numbers)
 
-        if suits(hidden, head.weight):
+        if torch.is_grad_enabled() and suits(hidden, head.weight):
             logprob, entropy = DenseLogProb.apply(hidden, head.weight, head.bias, targets, temperature)
             return spread(logprob), spread(entropy)
+        outputs = ("entropy",) if with_entropy else ()
         chunk = _CHUNK_CPU if hidden.device.type == "cpu" else _CHUNK
         with maybe_gather_lm_head_ctx(head.weight, head.bias):
             logprob, entropy, *_ = ChunkedLogProbFunction.apply(
-                hidden, head.weight, head.bias, targets, temperature, chunk, None, 1.0, ("entropy",)
+                hidden, head.weight, head.bias, targets, temperature, chunk, None, 1.0, outputs
             )
         return spread(logprob), spread(entropy)
 
