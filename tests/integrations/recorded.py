@@ -1,11 +1,12 @@
 """Training on recorded trees, so that runs with different numbers of processes see the same rows.
 
-As a script: `python recorded.py OUT [--record FOLDER]`, also under `accelerate launch`.
+As a script: `python recorded.py OUT TREES QUESTIONS_PER_PROCESS`, also under `accelerate launch`.
 """
 
+import argparse
+import dataclasses
 import json
 import pickle
-import sys
 from pathlib import Path
 
 import torch
@@ -49,6 +50,10 @@ def settings(folder, questions_per_process, **changes):
         "beta": 0.0,
         "loss_type": "grpo",
         "simulations": 12,
+        "max_expands": 1,
+        "c_puct": 0.1,
+        "process_reward": "strict",  # a signal even where all leaves are right
+        "easy_accuracy": 1.0,
         "depth_limit": 8,
         "prune_every": 0,
         "num_positive": 0,
@@ -94,19 +99,42 @@ def record(folder):
 
 
 def losses(trainer):
-    names = ("loss", "lapha/value_loss", "entropy")
+    names = ("loss", "lapha/value_loss", "lapha/no_signal_batches", "entropy")
     return [{name: entry[name] for name in names} for entry in trainer.state.log_history if "loss" in entry]
 
 
-def main(out, trees_file, questions_per_process):
+def without_signal(tree):
+    """The same tree as if nothing had been found out about it."""
+    nothing = torch.full_like(tree.value_target, float("nan"))
+    return dataclasses.replace(tree, groups=[], value_target=nothing)
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("out", type=Path)
+    parser.add_argument("trees", type=Path)
+    parser.add_argument("questions_per_process", type=int)
+    parser.add_argument("--resume", type=Path, help="checkpoint to go on from")
+    parser.add_argument("--without-signal-after", type=int, help="trees of later steps teach nothing")
+    given = parser.parse_args()
     torch.set_num_threads(1)
-    trees = pickle.loads(Path(trees_file).read_bytes())
-    trainer = make_trainer(settings(out, questions_per_process, save_strategy="steps", save_steps=2), trees)
-    trainer.train()
-    trainer.save_model(str(Path(out) / "final"))
+    trees = pickle.loads(given.trees.read_bytes())
+    saving = {"save_strategy": "steps", "save_steps": 2, "weight_decay": 0.1}
+    trainer = make_trainer(settings(given.out, given.questions_per_process, **saving), trees)
+    if given.without_signal_after is not None:
+        grow = trainer.rollout.grow
+
+        def grow_barren(questions, trainer):
+            known = grow(questions, trainer)
+            late = trainer.state.global_step >= given.without_signal_after
+            return [without_signal(tree) for tree in known] if late else known
+
+        trainer.rollout.grow = grow_barren
+    trainer.train(resume_from_checkpoint=str(given.resume) if given.resume else None)
+    trainer.save_model(str(given.out / "final"))
     if trainer.accelerator.is_main_process:
-        (Path(out) / "losses.json").write_text(json.dumps(losses(trainer)))
+        (given.out / "losses.json").write_text(json.dumps(losses(trainer)))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+    main()

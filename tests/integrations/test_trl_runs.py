@@ -49,15 +49,16 @@ def same(first, second):
     return json.dumps(first, sort_keys=True) == json.dumps(second, sort_keys=True)
 
 
-def test_a_resumed_run_goes_on_as_the_uninterrupted_one(tmp_path):
-    saving = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2, "weight_decay": 0.1}
-    through = make_trainer(tmp_path / "through", **saving)
+@pytest.mark.parametrize("save_steps", [2, 4, 5])
+def test_a_resumed_run_goes_on_as_the_uninterrupted_one(tmp_path, save_steps):
+    saving = {"max_steps": 6, "save_strategy": "steps", "save_steps": save_steps, "weight_decay": 0.1}
+    through = make_trainer(tmp_path / "through", **saving)  # four steps are an epoch
     through.train()
     resumed = make_trainer(tmp_path / "resumed", **saving)
     torch.manual_seed(99)  # whatever state the process is in
-    resumed.train(resume_from_checkpoint=str(tmp_path / "through" / "checkpoint-2"))
-    assert len(numbers(through)) == 4
-    assert any(entry["lapha/policy_rows"] > 0 for entry in numbers(through)[2:])
+    resumed.train(resume_from_checkpoint=str(tmp_path / "through" / f"checkpoint-{save_steps}"))
+    assert len(numbers(through)) == 6
+    assert any(entry["lapha/policy_rows"] > 0 for entry in numbers(through)[save_steps:])
     assert same(numbers(through), numbers(resumed))
     expected = through.model.state_dict()
     for name, tensor in resumed.model.state_dict().items():

@@ -8,12 +8,14 @@ import torch
 from accelerate.utils import is_peft_model
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from trl import GRPOTrainer
+from trl.trainer.utils import RepeatSampler
 
 from lapha._checks import check
 from lapha.integrations.trl.checkpoint import load_value_head, save_value_head, split_state_dict
 from lapha.integrations.trl.config import LaPhaConfig
 from lapha.integrations.trl.reward import ProcessReward
 from lapha.integrations.trl.rollout import TreeRollout
+from lapha.integrations.trl.sampler import EpochSampler
 from lapha.integrations.trl.signal_gate import SignalGate
 from lapha.integrations.trl.value_loss import captured_hidden_states, prefix_squared_errors, tree_columns, value_columns
 from lapha.integrations.trl.vllm_sync import skip_value_head
@@ -96,6 +98,10 @@ class LaPhaTrainer(GRPOTrainer):
         head = self.accelerator.unwrap_model(self.model).value_head
         copies = getattr(head, "modules_to_save", None)
         return head if copies is None else copies["default"]
+
+    def _get_train_sampler(self, dataset: Any = None) -> Any:
+        sampler = super()._get_train_sampler(dataset)
+        return EpochSampler(sampler) if isinstance(sampler, RepeatSampler) else sampler
 
     # TRL drops the rollout's extra columns once rewards are computed, so they are added to its batch here; its
     # shuffling and splitting then treat them like any other tensor.
