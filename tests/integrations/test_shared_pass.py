@@ -12,13 +12,9 @@ import recorded
 from datasets import Dataset
 from transformers import AutoConfig
 
-from lapha.integrations.trl import LaPhaTrainer
-from lapha.integrations.trl.shared_pass import SharedPrefixMixin, regroup, takes_packed_rows
+from lapha.integrations.trl import LaPhaTrainer, SharedPrefixTrainer
+from lapha.integrations.trl.shared_pass import regroup, takes_packed_rows
 from lapha.tiny import load_tiny, tiny_path
-
-
-class SharedTrainer(SharedPrefixMixin, LaPhaTrainer):
-    """What is tested."""
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +45,7 @@ def run(trainer_class, folder, trees, **changes):
 @pytest.mark.parametrize("value_states", ["path", "tree"])
 def test_losses_and_weights_are_those_of_the_plain_pass(tmp_path, trees, value_states):
     plain, expected, rows = run(LaPhaTrainer, tmp_path / "plain", trees, value_states=value_states)
-    shared, got, groups = run(SharedTrainer, tmp_path / "shared", trees, value_states=value_states)
+    shared, got, groups = run(SharedPrefixTrainer, tmp_path / "shared", trees, value_states=value_states)
     for first, second in zip(expected, got, strict=True):
         assert second == pytest.approx(first, rel=1e-3, abs=1e-5)
     for name, tensor in plain.model.state_dict().items():
@@ -62,7 +58,7 @@ def test_losses_and_weights_are_those_of_the_plain_pass(tmp_path, trees, value_s
 def test_micro_batches_hold_whole_groups(tmp_path, trees):
     seen = []
 
-    class Watching(SharedTrainer):
+    class Watching(SharedPrefixTrainer):
         def _compute_loss(self, model, inputs):
             seen.append(inputs["row_number"].tolist())
             return super()._compute_loss(model, inputs)
@@ -101,3 +97,10 @@ def test_models_that_cannot_take_packed_rows_go_their_own_way():
     config.layer_types = None
     config.final_logit_softcapping = 30.0
     assert not takes_packed_rows(config)
+
+
+def test_adapters_are_refused(tmp_path):
+    from lapha.cli._training_run import lora
+
+    with pytest.raises(ValueError, match="peft_config"):
+        SharedPrefixTrainer(load_tiny()[0], recorded.settings(tmp_path, 8), peft_config=lora(4))

@@ -39,6 +39,7 @@ class RunSettings:
         architecture: transformers' name of the model's architecture, for dry runs.
         context_limit: most tokens of a context.
         lora_rank: 0 trains all weights; > 0 adapters of this rank (and the value head) through peft.
+        share_prompts: compute the prompt of each sibling group once (`SharedPrefixTrainer`).
         problems: how many problems the tiny generator makes.
         arguments: arguments of `LaPhaConfig`.
         dry_run: take one step with a random-weight miniature of `architecture` on the embedded problems.
@@ -50,6 +51,7 @@ class RunSettings:
     architecture: str = "qwen2"
     context_limit: int = 4096
     lora_rank: int = 0
+    share_prompts: bool = False
     problems: int = 4096
     arguments: dict[str, Any] = field(default_factory=dict)
     dry_run: bool = False
@@ -104,7 +106,7 @@ class TrainingRun:
         from datasets import Dataset
 
         from lapha.agent import ChatEnvironment
-        from lapha.integrations.trl import LaPhaConfig, LaPhaTrainer, TreeRollout
+        from lapha.integrations.trl import LaPhaConfig, LaPhaTrainer, SharedPrefixTrainer, TreeRollout
 
         self.settings = settings
         arguments = LaPhaConfig(**settings.arguments)
@@ -119,7 +121,8 @@ class TrainingRun:
             concurrency=arguments.tree_concurrency,
             environment=lambda tokenizer: ChatEnvironment(tokenizer, depth_limit=depth, context_limit=context),
         )
-        self.trainer = LaPhaTrainer(
+        trainer_class = SharedPrefixTrainer if settings.share_prompts else LaPhaTrainer
+        self.trainer = trainer_class(
             model,
             arguments,
             rollout=rollout,
