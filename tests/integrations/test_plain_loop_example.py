@@ -30,7 +30,7 @@ def test_it_runs_as_a_script():
 
 
 def test_it_learns_the_potential():
-    log = example_files.load("train_plain_loop.py")["train"](steps=4, questions=8, simulations=12, learning_rate=1e-3)
+    log = example_files.load("train_plain_loop.py")["train"](steps=4, questions=8, simulations=12)
     assert len(log) >= 3
     assert all(math.isfinite(number) for row in log for number in row.values())
     assert log[-1]["value_loss"] < log[0]["value_loss"]
