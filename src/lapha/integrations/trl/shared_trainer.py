@@ -9,7 +9,7 @@ from lapha.integrations.trl.shared_pass import SharedPrefixMixin
 from lapha.integrations.trl.trainer import LaPhaTrainer
 
 
-class SharedPrefixTrainer(SharedPrefixMixin, LaPhaTrainer):
+class SharedPrefixTrainer(SharedPrefixMixin, LaPhaTrainer):  # type: ignore[misc]
     """The same losses and gradients as `LaPhaTrainer`, in fewer tokens: siblings share their prompt.
 
     A group of six steps that continue one context of a thousand tokens passes that context once instead of six times.
