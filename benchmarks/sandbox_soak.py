@@ -19,7 +19,7 @@ from lapha.sandbox import RemoteSandbox, Sandbox, SandboxError, create_app
 AT_ONCE = 32
 
 # what the soak runs, over and over: code that works, fails, is slow, prints, allocates, writes, and breaks limits
-_PROGRAMS = {
+PROGRAMS = {
     "ok": [
         "x = x + 1\nx",
         "import sympy as sp\nsp.expand((sp.Symbol('a') + 1) ** 5)",
@@ -82,7 +82,7 @@ def soak(make: Callable[[], Sandbox], count: int) -> dict[str, Any]:
         asyncio.run(_soak_runs(url, 2 * AT_ONCE))  # what is there for good has been opened
         before = _idle(url)
         outcomes, wrong, failed = asyncio.run(_soak_runs(url, count))
-        after = _idle(url)
+        after = _idle(url, before)
         backend = _backend_events(url)
     seconds = time.perf_counter() - begin
     settled = _settled(leftovers)
@@ -100,15 +100,24 @@ def soak(make: Callable[[], Sandbox], count: int) -> dict[str, Any]:
     }
 
 
-def _idle(url: str) -> dict[str, int]:
-    """States, processes and their open files (sockets too) once the server's clients have let everything go."""
-    deadline = time.monotonic() + 30
+def _idle(url: str, before: dict[str, int] | None = None) -> dict[str, int]:
+    """States, processes and their open files (sockets too) once clients have let everything go.
+
+    What was killed takes a moment to be gone: waits until there is no more than `before`, or ten seconds.
+    """
+    deadline = time.monotonic() + 10
+    while _gauge(url, "lapha_sandbox_states") or _gauge(url, "lapha_sandbox_backend_processes") > 1:
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.05)
+    time.sleep(0.5)
     while True:
         processes = below(os.getpid())
-        found = {"states": _gauge(url, "lapha_sandbox_states"), "processes": len(processes)}
-        live = _gauge(url, "lapha_sandbox_backend_processes")
-        if (found["states"] == 0 and live <= 1) or time.monotonic() > deadline:
-            return {**found, "open_files": sum(map(_open_files, processes))}
+        files = sum(map(_open_files, processes))
+        found = {"states": _gauge(url, "lapha_sandbox_states"), "processes": len(processes), "open_files": files}
+        settled = before is None or all(found[kind] <= before[kind] for kind in before)
+        if settled or time.monotonic() > deadline:
+            return found
         time.sleep(0.05)
 
 
@@ -142,7 +151,7 @@ async def _soak_runs(url: str, count: int) -> tuple[Counter[str], list[str], lis
     outcomes: Counter[str] = Counter()
     wrong: list[str] = []
     failed: list[str] = []
-    programs = [(outcome, code) for outcome, codes in _PROGRAMS.items() for code in codes]
+    programs = [(outcome, code) for outcome, codes in PROGRAMS.items() for code in codes]
     numbers = iter(range(count))
 
     async def worker() -> None:

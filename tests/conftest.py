@@ -1,12 +1,15 @@
-"""What tests of several packages share: a browser to look at pages."""
+"""What tests of several packages share: a browser to look at pages, and the benchmarks."""
 
 from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # some tests use the benchmarks' code
 
 
 @pytest.fixture(scope="session")

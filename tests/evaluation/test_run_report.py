@@ -1,14 +1,11 @@
 """The page of an evaluation: how large it gets, and what a browser makes of it."""
 
-import sys
 import time
-from pathlib import Path
 
 import pytest
 
 pytest.importorskip("jinja2", reason="needs lapha[viz]")
 pytest.importorskip("matplotlib", reason="needs lapha[viz]")
-sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from benchmarks.generated_run import generate_run
 from lapha.evaluation.report import write_run_report

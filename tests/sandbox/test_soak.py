@@ -8,6 +8,7 @@ import time
 import pytest
 
 from benchmarks import bench_sandbox as bench
+from benchmarks.sandbox_soak import PROGRAMS, soak
 from lapha.sandbox import BubblewrapSandbox
 
 from .availability import need_bubblewrap
@@ -17,14 +18,13 @@ pytestmark = pytest.mark.slow
 
 def test_a_soak_through_the_server_meets_only_the_codes_own_errors_and_leaves_nothing():
     need_bubblewrap()
-    before = bench._leftovers()
-    with bench._served(lambda: BubblewrapSandbox(bench._LIMITS, concurrency=8, live=32)) as sandbox:
-        outcomes, wrong, failed = asyncio.run(bench._soak_runs(sandbox, 320))
-    assert sum(outcomes.values()) == 320
-    assert (wrong, failed) == ([], [])
-    assert set(outcomes) == set(bench._PROGRAMS)
-    left = bench._settled(before)
-    assert all(left[kind] <= before[kind] for kind in before), (before, left)
+    record = soak(lambda: BubblewrapSandbox(bench._LIMITS, concurrency=8, live=32), 320)
+    assert sum(record["outcomes"].values()) == 320
+    assert set(record["outcomes"]) == set(PROGRAMS)
+    assert (record["unexpected"], record["sandbox_errors"]) == ([], [])
+    assert record["left_while_serving"]["states"] == record["left_while_serving"]["processes"] == 0
+    assert record["left_while_serving"]["open_files"] <= 4, record  # an idle connection more or less, not one a run
+    assert all(left <= 0 for left in record["left_behind"].values()), record
 
 
 @pytest.mark.anyio
