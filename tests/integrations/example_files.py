@@ -4,6 +4,7 @@ import runpy
 from functools import cache
 from pathlib import Path
 
+from lapha.agent import ChatEnvironment
 from lapha.engines import TransformersEngine
 from lapha.integrations import ShapingConfig, shape_tree
 from lapha.search import Search, SearchConfig
@@ -19,12 +20,19 @@ def load(name):
 
 
 @cache
-def shaped_trees(count=6, simulations=10):
-    """Trees of the embedded policy on its own problems, shaped strictly, with their latents."""
+def shaped_trees(count=6, simulations=32):
+    """Trees of the embedded policy on its own problems, shaped strictly, with their latents.
+
+    With little trust in its value head the search goes where the policy goes, and finds wrong answers too.
+    """
     engine = TransformersEngine(*load_tiny())
-    config = SearchConfig(simulations=simulations, breadth=BREADTH, depth_limit=DEPTH_LIMIT, sampling=SEARCH)
+    config = SearchConfig(
+        simulations=simulations, breadth=BREADTH, depth_limit=DEPTH_LIMIT, max_expands=1, value_trust=0.1, c_puct=0.3,
+        sampling=SEARCH,
+    )  # fmt: skip
+    environment = ChatEnvironment(engine.tokenizer, depth_limit=DEPTH_LIMIT, context_limit=512)
     questions = [problem.question for problem in problems.generate(count, seed=0)]
-    results = list(Search(engine, config=config).run(questions))
+    results = list(Search(engine, environment=environment, config=config).run(questions))
     engine.close()
     shaping = ShapingConfig(reward="strict", breadth=BREADTH, easy_accuracy=1.0)
     return [(shape_tree(r.tree, r.latents, TinyVerifier(), shaping), r.latents) for r in results]
