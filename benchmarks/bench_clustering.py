@@ -3,7 +3,7 @@
 The ceiling is what anyone would write: one float32 matrix product, Euclidean distances from it, scipy's linkage. Beside
 it: the plain O(N³) form (up to 192 nodes), each part of lapha's own work alone, other linkages on the same matrix, and an
 incremental pass over 500 new nodes. --quality measures what is found instead of how fast: planted paraphrase clusters at
-several radii, and step embeddings from a file.
+several radii, or step embeddings from a file (benchmarks/paraphrases.py makes one).
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--embeddings",
         type=Path,
         metavar="FILE",
-        help="with --quality: safetensors with h (N, H), root (H,) and label (N,) of real steps",
+        help="with --quality, instead of planted clusters: safetensors with h (N, H), root (H,) and label (N,) of real steps",
     )
 
 
@@ -130,10 +130,6 @@ def _incremental(points: PolarPoints) -> Contestant:
 
 def _run_quality(args: argparse.Namespace, session: Session) -> None:
     radii, jitters, fractions, seeds = _QUALITY[args.sizes]
-    for radius, jitter, fraction, seed in product(radii, jitters, fractions, range(seeds)):
-        points, truth = planted_latents(40, 32 if args.sizes == "smoke" else 1536, radius, jitter, seed)
-        about = {"radius": radius, "jitter": jitter, "seed": seed}
-        _record_quality(session, points, truth, fraction, {"source": "planted", **about})
     if args.embeddings is not None:
         from safetensors.torch import load_file
 
@@ -143,6 +139,11 @@ def _run_quality(args: argparse.Namespace, session: Session) -> None:
         points, truth = latent_points(file["h"], file["root"]), file["label"].numpy()
         for fraction in fractions:
             _record_quality(session, points, truth, fraction, {"source": args.embeddings.name})
+        return
+    for radius, jitter, fraction, seed in product(radii, jitters, fractions, range(seeds)):
+        points, truth = planted_latents(40, 32 if args.sizes == "smoke" else 1536, radius, jitter, seed)
+        about = {"radius": radius, "jitter": jitter, "seed": seed}
+        _record_quality(session, points, truth, fraction, {"source": "planted", **about})
 
 
 def _record_quality(
