@@ -20,7 +20,7 @@ def load(name):
 
 
 @cache
-def shaped_trees(count=6, simulations=32):
+def shaped_trees(count=16, simulations=32):
     """Trees of the embedded policy on its own problems, shaped strictly, with their latents.
 
     With little trust in its value head the search goes where the policy goes, and finds wrong answers too.

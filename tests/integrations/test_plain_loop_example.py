@@ -30,10 +30,11 @@ def test_it_runs_as_a_script():
 
 
 def test_it_learns_the_potential():
-    log = example_files.load("train_plain_loop.py")["train"](steps=4, questions=8, simulations=12)
-    assert len(log) >= 3
+    log = example_files.load("train_plain_loop.py")["train"](steps=6, questions=8, simulations=12)
+    assert len(log) == 6
     assert all(math.isfinite(number) for row in log for number in row.values())
-    assert log[-1]["value_loss"] < log[0]["value_loss"]
+    losses = [row["value_loss"] for row in log]  # each of other questions, so that single ones say little
+    assert sum(losses[3:]) / 3 < sum(losses[:2]) / 2
 
 
 def test_records_shape_as_the_tree_does():

@@ -90,6 +90,7 @@ def test_transformers_generates_with_it() -> None:
     torch.manual_seed(0)
     step = tokenizer.decode(model.generate(ids, max_new_tokens=24, do_sample=False)[0, ids.shape[1] :])
     assert step.endswith("\n</think><|end|>")
-    move, _, number = step.split("\n")[0].partition(" = ")
+    # the move that it made, behind those that it took back
+    move, _, number = step.split("\n")[0].rpartition(" no ")[2].partition(" = ")
     assert int(number) == problem.start + int(move)
     assert not verify(problem.question, move)
