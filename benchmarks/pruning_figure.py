@@ -11,6 +11,7 @@ from pathlib import Path
 import matplotlib
 
 matplotlib.use("svg")
+matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "lapha"})
 import matplotlib.pyplot as plt
 
 from benchmarks.records import read_records
@@ -34,7 +35,7 @@ def draw(source: str, picture: str) -> None:
         panel.set_ylabel(label)
         panel.grid(alpha=0.3)
     panels[0].legend(fontsize=8)
-    figure.savefig(picture)
+    figure.savefig(picture, metadata={"Date": None})
 
 
 if __name__ == "__main__":

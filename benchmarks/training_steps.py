@@ -95,7 +95,7 @@ def _trainer(kind: str, case: TrainingCase, turn: Turn, report: Report, micro_gr
     from transformers import TrainerCallback
     from trl import GRPOConfig, GRPOTrainer
 
-    from lapha.integrations.trl import LaPhaConfig, LaPhaTrainer, ProcessReward, TreeRollout
+    from lapha.integrations.trl import LaPhaConfig, LaPhaTrainer, ProcessReward, SharedPrefixTrainer, TreeRollout
     from lapha.search import SearchConfig
     from lapha.tiny import load_tiny
 
@@ -171,23 +171,13 @@ def _trainer(kind: str, case: TrainingCase, turn: Turn, report: Report, micro_gr
         trainer: Any
         if kind != "grpo":
             head = ValueHead(case.hidden)
-            trainer_class = _shared_trainer() if kind.startswith("shared") else LaPhaTrainer
+            trainer_class = SharedPrefixTrainer if kind.startswith("shared") else LaPhaTrainer
             settings["value_weight"] = 0.0 if "no value loss" in kind else 1.0
             trainer = trainer_class(model, LaPhaConfig(**settings), rollout=rollout, value_head=head, **shared)
         else:
             arguments = GRPOConfig(**settings)
             trainer = GRPOTrainer(model, reward_funcs=ProcessReward(), args=arguments, rollout_func=rollout, **shared)
         trainer.train()
-
-
-def _shared_trainer() -> Any:
-    from lapha.integrations.trl import LaPhaTrainer
-    from lapha.integrations.trl.shared_pass import SharedPrefixMixin
-
-    class Shared(SharedPrefixMixin, LaPhaTrainer):
-        pass
-
-    return Shared
 
 
 def _no_verifier(question: str, answer: str) -> float | None:

@@ -108,7 +108,6 @@ def test_memory_savers_leave_the_training_as_it_is(tmp_path, changes):
     tolerance = 0.05 if "bf16" in changes else 1e-5
     assert got["lapha/value_loss"] == pytest.approx(expected["lapha/value_loss"], rel=tolerance)
     assert got["entropy"] == pytest.approx(expected["entropy"], rel=tolerance)
-    assert any(parameter.grad is None or parameter.dtype == torch.float32 for parameter in saving.model.parameters())
 
 
 def test_mixed_precision_samples_in_the_dtype_it_trains_in(tmp_path):

@@ -170,3 +170,18 @@ def test_the_same_seed_draws_the_same() -> None:
     np.testing.assert_array_equal(one.avoid, two.avoid)
     other = walk.generate_walks(30, np.random.default_rng(8))
     assert (one.start != other.start).any()
+
+
+def test_the_habit_is_what_makes_greedy_walks_fail() -> None:
+    """The figures of docs/tiny.md, exact for a policy that equals its demonstrator."""
+    walks = walk.generate_walks(1000, np.random.default_rng(1), "heldout")
+
+    def greedy(demonstrator: walk.Demonstrator) -> float:
+        policy = walk.walking_policy(walks, demonstrator.moves(walks)).astype(np.float64)
+        top = policy >= policy.max(2, keepdims=True) - 1e-6  # ties are drawn
+        sharp = np.where(policy > 0, top, False) / np.maximum((top & (policy > 0)).sum(2, keepdims=True), 1)
+        chance = walk.success_chances(walks, sharp)
+        return float(chance[np.arange(len(walks)), walk.MOVE_LIMIT, walks.start].mean())
+
+    assert greedy(walk.Demonstrator(0.45, 0.0)) > 0.999
+    assert greedy(walk.Demonstrator()) == pytest.approx(0.795, abs=0.005)

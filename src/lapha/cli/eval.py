@@ -67,7 +67,8 @@ def evaluate(
         "model": model, "value_head": value_head, "gguf_file": gguf_file, "data": data,
         "modes": [mode.strip() for mode in modes.split(",") if mode.strip()], "simulations": simulations,
         "breadth": breadth, "depth": depth, "temperature": temperature, "max_tokens": max_tokens,
-        "context_limit": context_limit, "c_puct": c_puct, "max_expands": max_expands, "prune_every": prune_every, "answer": answer, "samples": samples,
+        "context_limit": context_limit, "c_puct": c_puct, "max_expands": max_expands, "prune_every": prune_every,
+        "answer": answer, "samples": samples,
         "limit": limit, "shard": shard, "shuffle_seed": shuffle_seed, "seed": seed, "tools": tools, "sandbox": sandbox,
         "engine": "vllm" if server else "transformers",
     }  # fmt: skip

@@ -57,6 +57,59 @@ def refine_pairs(
 
 
 @triton.jit
+def direct_distances(
+    x_stored,
+    y_stored,
+    x_terms,
+    y_terms,
+    i,
+    j,
+    D,
+    x_width,
+    y_width,
+    x_stride,
+    y_stride,
+    BLOCK: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
+    """√c times the distances of points i and j, (BLOCK, BLOCK), by direct differences."""
+    x_length, y_length = tl.load(x_terms + LENGTH * x_width + i), tl.load(y_terms + LENGTH * y_width + j)
+    chord = direct_chords(
+        x_stored,
+        y_stored,
+        i,
+        j,
+        tl.load(x_terms + SCALE * x_width + i),
+        tl.load(y_terms + SCALE * y_width + j),
+        x_length,
+        y_length,
+        D,
+        x_stride,
+        y_stride,
+        BLOCK,
+        BLOCK,
+        BLOCK_K,
+    )
+    gap = radial_gap(
+        tl.load(x_terms + COMPLEMENT * x_width + i),
+        tl.load(x_terms + REMAINDER * x_width + i),
+        tl.load(y_terms + COMPLEMENT * y_width + j),
+        tl.load(y_terms + REMAINDER * y_width + j),
+    )
+    return exact_distance(
+        chord,
+        gap,
+        tl.load(x_terms + SCALED_RADIUS * x_width + i),
+        tl.load(y_terms + SCALED_RADIUS * y_width + j),
+        # the gain is divided by the length, which these chords do not contain
+        tl.load(x_terms + GAIN * x_width + i) * x_length,
+        tl.load(y_terms + GAIN * y_width + j) * y_length,
+        tl.load(x_terms + ROOT_GROWTH * x_width + i),
+        tl.load(y_terms + ROOT_GROWTH * y_width + j),
+    )
+
+
+@triton.jit
 def refine_kernel(
     x_stored,
     y_stored,
@@ -89,38 +142,8 @@ def refine_kernel(
     if tl.max(tl.max(doubtful.to(tl.int32), axis=1), axis=0) == 0:
         return
     i, j = row % N, column % M
-    chord = direct_chords(
-        x_stored,
-        y_stored,
-        i,
-        j,
-        tl.load(x_terms + SCALE * x_width + i),
-        tl.load(y_terms + SCALE * y_width + j),
-        tl.load(x_terms + LENGTH * x_width + i),
-        tl.load(y_terms + LENGTH * y_width + j),
-        D,
-        x_stride,
-        y_stride,
-        BLOCK,
-        BLOCK,
-        BLOCK_K,
-    )
-    gap = radial_gap(
-        tl.load(x_terms + COMPLEMENT * x_width + i),
-        tl.load(x_terms + REMAINDER * x_width + i),
-        tl.load(y_terms + COMPLEMENT * y_width + j),
-        tl.load(y_terms + REMAINDER * y_width + j),
-    )
-    distance = exact_distance(
-        chord,
-        gap,
-        tl.load(x_terms + SCALED_RADIUS * x_width + i),
-        tl.load(y_terms + SCALED_RADIUS * y_width + j),
-        # the gain is divided by the length, which these chords do not contain
-        tl.load(x_terms + GAIN * x_width + i) * tl.load(x_terms + LENGTH * x_width + i),
-        tl.load(y_terms + GAIN * y_width + j) * tl.load(y_terms + LENGTH * y_width + j),
-        tl.load(x_terms + ROOT_GROWTH * x_width + i),
-        tl.load(y_terms + ROOT_GROWTH * y_width + j),
+    distance = direct_distances(
+        x_stored, y_stored, x_terms, y_terms, i, j, D, x_width, y_width, x_stride, y_stride, BLOCK, BLOCK_K
     )
     tl.store(target, distance * inv_sqrt_c, mask=doubtful)
 
@@ -154,44 +177,13 @@ def nearest_refine_kernel(
     wanted = (tl.load(at_least + tile * N + i) <= tl.load(bound + i)) & (row < N)
     if tl.max(wanted.to(tl.int32), axis=0) == 0:
         return
-    x_length, x_gain = tl.load(x_terms + LENGTH * x_width + i), tl.load(x_terms + GAIN * x_width + i)
     best = tl.full((BLOCK,), float("inf"), tl.float32)
     where = tl.zeros((BLOCK,), tl.int32)
     for first in range(tile * BLOCK_N, tl.minimum((tile + 1) * BLOCK_N, M), BLOCK):
         column = first + tl.arange(0, BLOCK)
         j = column % M
-        y_length = tl.load(y_terms + LENGTH * y_width + j)
-        chord = direct_chords(
-            x_stored,
-            y_stored,
-            i,
-            j,
-            tl.load(x_terms + SCALE * x_width + i),
-            tl.load(y_terms + SCALE * y_width + j),
-            x_length,
-            y_length,
-            D,
-            x_stride,
-            y_stride,
-            BLOCK,
-            BLOCK,
-            BLOCK_K,
-        )
-        gap = radial_gap(
-            tl.load(x_terms + COMPLEMENT * x_width + i),
-            tl.load(x_terms + REMAINDER * x_width + i),
-            tl.load(y_terms + COMPLEMENT * y_width + j),
-            tl.load(y_terms + REMAINDER * y_width + j),
-        )
-        distance = exact_distance(
-            chord,
-            gap,
-            tl.load(x_terms + SCALED_RADIUS * x_width + i),
-            tl.load(y_terms + SCALED_RADIUS * y_width + j),
-            x_gain * x_length,
-            tl.load(y_terms + GAIN * y_width + j) * y_length,
-            tl.load(x_terms + ROOT_GROWTH * x_width + i),
-            tl.load(y_terms + ROOT_GROWTH * y_width + j),
+        distance = direct_distances(
+            x_stored, y_stored, x_terms, y_terms, i, j, D, x_width, y_width, x_stride, y_stride, BLOCK, BLOCK_K
         )
         distance = tl.where((column < M)[None, :], distance * inv_sqrt_c, float("inf"))
         tile_best, tile_where = tl.min(distance, axis=1, return_indices=True)

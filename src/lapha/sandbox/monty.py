@@ -216,7 +216,8 @@ class _Job:
         """The boundary to the worker thread: what goes wrong in the sandbox itself is the caller's to see."""
         try:
             result = self._advance(before.pop())
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:  # noqa: BLE001 - the caller gets it as a SandboxError, with its cause; counted
+            self._sandbox.counters["sandbox_error"] += 1
             known = isinstance(error, SandboxError)
             self._fail(error if known else SandboxError(f"{type(error).__name__}: {error}"), None if known else error)
             return

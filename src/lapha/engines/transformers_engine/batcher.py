@@ -25,15 +25,9 @@ class SlotBatcher(Worker):
     """
 
     def __init__(
-        self,
-        model: CausalDecoder,
-        store: SegmentStore,
-        stop_ids: frozenset[int],
-        decode: Decode,
-        limits: BatchLimits,
-        lockstep: bool = False,
+        self, model: CausalDecoder, store: SegmentStore, stop_ids: frozenset[int], decode: Decode, limits: BatchLimits
     ) -> None:
-        super().__init__(model, store, stop_ids, decode, limits, lockstep)
+        super().__init__(model, store, stop_ids, decode, limits)
         if model.kv_shape is None:
             raise ValueError("model: expected one whose cache fits into slots, got one where " + model.why_not)
         self.buffer = SlotBuffer(model.kv_shape, model.hidden_size)

@@ -90,10 +90,14 @@ class TransformersEngine:
         self._environment = environment
         share = _memory_share(self._decoder.device)
         self._store = SegmentStore(share if kv_budget_bytes is None else kv_budget_bytes)
-        limits = BatchLimits(rows=max_batch, prefill_tokens=max_prefill_tokens, slot_bytes=share)
-        lockstep = self._decoder.device.type == "cpu" if lockstep is None else lockstep
+        limits = BatchLimits(
+            rows=max_batch,
+            prefill_tokens=max_prefill_tokens,
+            slot_bytes=share,
+            lockstep=self._decoder.device.type == "cpu" if lockstep is None else lockstep,
+        )
         batcher: type[Worker] = PlainBatcher if self._decoder.kv_shape is None else SlotBatcher
-        self._batcher = batcher(self._decoder, self._store, self.stop_token_ids, self._decode, limits, lockstep)
+        self._batcher = batcher(self._decoder, self._store, self.stop_token_ids, self._decode, limits)
 
     @classmethod
     def from_pretrained(

@@ -43,18 +43,21 @@ class EngineStats:
 
 @dataclass(frozen=True, slots=True)
 class BatchLimits:
-    """How much is in work at once.
+    """How much is in work at once, and who joins it.
 
     Attributes:
         rows: continuations decoded together (a request for more than that runs alone).
         prefill_tokens: context tokens that are started between two steps, about.
         slot_bytes: memory of the running batch's keys and values, about.
-        linger_s: how long an idle worker waits for company after the first request.
+        lockstep: between two steps, wait for the tasks that have just been answered, so that it does not depend on
+            timing which requests are decoded together.
+        linger_s: how long an idle worker waits for company after the first request, where it is not in lockstep.
     """
 
     rows: int = 256
     prefill_tokens: int = 8192
     slot_bytes: int = 2 << 30
+    lockstep: bool = False
     linger_s: float = 0.0005
 
 
@@ -67,21 +70,12 @@ class Worker(ABC):
         stop_ids: tokens that end a continuation.
         decode: token ids to texts.
         limits: batch limits.
-        lockstep: between two steps, wait for the tasks that have just been answered, so that it does not depend on
-            timing which requests are decoded together.
     """
 
     def __init__(
-        self,
-        model: CausalDecoder,
-        store: SegmentStore,
-        stop_ids: frozenset[int],
-        decode: Decode,
-        limits: BatchLimits,
-        lockstep: bool = False,
+        self, model: CausalDecoder, store: SegmentStore, stop_ids: frozenset[int], decode: Decode, limits: BatchLimits
     ) -> None:
         self.model, self.store, self.stop_ids, self.decode, self.limits = model, store, stop_ids, decode, limits
-        self.lockstep = lockstep
         self.stats = EngineStats()
         self.epoch: object = object()  # marks what the present weights have computed; replaced when they change
         self.inbox, self.outbox = Inbox(), Outbox()
@@ -118,7 +112,7 @@ class Worker(ABC):
 
     def _run(self) -> None:
         """Work until nothing is left to do."""
-        if self.lockstep:
+        if self.limits.lockstep:
             self._settle(dict.fromkeys(job.loop for job in tuple(self.inbox.waiting)))
         else:
             time.sleep(self.limits.linger_s)
@@ -127,7 +121,7 @@ class Worker(ABC):
             while self._advance():
                 if self.inbox.waiting or self.in_hand:
                     answered = self.outbox.flush()
-                    if self.lockstep:
+                    if self.limits.lockstep:
                         self._settle(answered)
         self.stats.busy_s += time.perf_counter() - began
 

@@ -131,7 +131,14 @@ def prefix_squared_errors(
         targets. The caller divides, so that it can count over all processes.
     """
     scores = head.logits(hidden if grad_to_backbone else hidden.detach())
-    predicted = prefix_logits(scores, attention_mask, ends).sigmoid()
+    return squared_errors(scores, attention_mask, ends, targets)
+
+
+def squared_errors(
+    token_scores: torch.Tensor, attention_mask: torch.Tensor, ends: torch.Tensor, targets: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`prefix_squared_errors` of the head's (B, L) scores of the tokens."""
+    predicted = prefix_logits(token_scores, attention_mask, ends).sigmoid()
     known = ~torch.isnan(targets)
     squared = torch.where(known, predicted - torch.nan_to_num(targets), 0.0).square()
     return squared.sum(), known.sum()
