@@ -9,9 +9,6 @@ import sys
 from pathlib import Path
 
 import matplotlib
-
-matplotlib.use("svg")
-matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "lapha"})
 import matplotlib.pyplot as plt
 
 from benchmarks.records import read_records
@@ -24,6 +21,7 @@ def draw(source: str, picture: str) -> None:
     records = [
         record for record in read_records(Path(source)) if record["suite"] == "clustering" and "median_ms" in record
     ]
+    matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "lapha"})  # small, and the same every time
     figure, panels = plt.subplots(1, 2, figsize=(9, 3.6), constrained_layout=True)
     for panel, key, scale, label in zip(
         panels, ("median_ms", "peak_extra_bytes"), (1, 1e-6), ("ms", "MB beyond the latents"), strict=True
