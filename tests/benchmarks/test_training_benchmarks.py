@@ -34,6 +34,8 @@ def test_all_contestants_compute_the_policy_loss_of_the_same_rows() -> None:
     assert all(len(found) == 2 for found in losses.values())
     # ratio 1 everywhere: the policy's part is minus the mean advantage, which is 0 within a group
     assert losses["grpo"][0] == pytest.approx(0, abs=1e-5)
+    # sharing prompts changes the arithmetic, not the step
+    assert losses["shared"] == pytest.approx(losses["lapha"], rel=1e-3)
     # what the two others add is a mean squared error of values in (0, 1)
     assert 0 < losses["lapha"][0] < 1
     assert 0 < losses["reference"][0] < 1

@@ -1,7 +1,5 @@
 """The page of an evaluation: how large it gets, and what a browser makes of it."""
 
-import time
-
 import pytest
 
 pytest.importorskip("jinja2", reason="needs lapha[viz]")
@@ -35,12 +33,10 @@ def looked_at(browse, page):
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory):
-    """A page of 80 problems in five modes, and the seconds that it took."""
+    """A page of 80 problems in five modes."""
     folder = tmp_path_factory.mktemp("many")
     generate_run(folder / "run", problems=80, simulations=3)
-    begin = time.perf_counter()
-    page = write_run_report([folder / "run"], folder / "report.html")
-    return page, time.perf_counter() - begin
+    return write_run_report([folder / "run"], folder / "report.html")
 
 
 @pytest.fixture(scope="module")
@@ -51,10 +47,8 @@ def large(tmp_path_factory):
     return write_run_report([folder / "run"], folder / "report.html")
 
 
-def test_many_problems_take_seconds_and_little_room(many):
-    page, seconds = many
-    assert seconds < 20
-    assert page.stat().st_size < LARGEST
+def test_many_problems_take_little_room(many):
+    assert many.stat().st_size < LARGEST
 
 
 def test_the_largest_trees_are_drawn_and_fit(large):
@@ -65,7 +59,7 @@ def test_the_largest_trees_are_drawn_and_fit(large):
 
 
 def test_a_browser_draws_the_page_and_asks_the_network_for_nothing(many, browse):
-    text = many[0].read_text(encoding="utf-8")
+    text = many.read_text(encoding="utf-8")
     dom = looked_at(browse, text)
     assert 'data-requests="0"' in dom
     assert 'data-stopped="0"' in dom
@@ -75,7 +69,7 @@ def test_a_browser_draws_the_page_and_asks_the_network_for_nothing(many, browse)
 
 def test_the_watch_sees_what_a_page_asks_for(many, browse):
     """The control: a picture from elsewhere is stopped by the page's policy, and without the policy it is asked for."""
-    text = many[0].read_text(encoding="utf-8").replace("<main>", '<main><img src="http://127.0.0.1:9/x.png">')
+    text = many.read_text(encoding="utf-8").replace("<main>", '<main><img src="http://127.0.0.1:9/x.png">')
     assert 'data-stopped="1"' in looked_at(browse, text)
     free = looked_at(browse, text.replace("default-src 'none'", "default-src *").replace("img-src data:", "img-src *"))
     assert 'data-stopped="0"' in free
@@ -83,6 +77,6 @@ def test_the_watch_sees_what_a_page_asks_for(many, browse):
 
 
 def test_a_generated_run_is_graded_as_a_real_one(many):
-    run = read_graded(many[0].parent / "run")
+    run = read_graded(many.parent / "run")
     assert {mode: len(outcomes) for mode, outcomes in run.outcomes.items()}.keys() == run.scores.keys()
     assert 0 < run.scores["value"].accuracy.mean < 1
