@@ -8,7 +8,8 @@ Three cases, on the embedded policy or --model:
 * decoding: B continuations of T tokens by the engine, against transformers' own `generate` with the same batch. The engine
   computes more: log-probabilities, pooled states, and keys and values kept for the tree.
 * trees: a search of the same problems with all trees at once ("ceiling"), and one tree at a time. With --urls also over
-  vLLM servers (--pooling-urls for values there).
+  vLLM servers, with values by a transformers engine here and, with --pooling-urls, by pooling servers. A pass of its own
+  tells how long the engine had nothing to do: by the search's clock, and by the servers' own count of running requests.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any
 import torch
 
 from benchmarks.harness import Case, Contestant, Session
+from benchmarks.vllm_gauge import RunningGauge
 from lapha.engines import TransformersEngine, VLLMServerEngine
 from lapha.search import Search, SearchConfig
 from lapha.tiny import BREADTH, DEPTH_LIMIT, SEARCH, problems, tiny_path
@@ -45,18 +47,21 @@ def run(args: argparse.Namespace, session: Session) -> None:
     session.measure(Case({"states": states, **hidden}, dtype, _values(engine, questions[: states // BREADTH])))
     session.measure(Case({"batch": batch, "tokens": new}, dtype, _decoding(engine, batch, new)))
     config = SearchConfig(simulations=simulations, breadth=BREADTH, depth_limit=DEPTH_LIMIT, sampling=SEARCH)
-    policies: dict[str, Any] = {"transformers": engine}
-    if args.urls:
-        policies["vLLM server"] = VLLMServerEngine(
-            args.urls,
-            tokenizer=engine.tokenizer,
-            pooling_urls=args.pooling_urls,
-            value_head=engine.value_head if args.pooling_urls else None,
-            evaluator=None if args.pooling_urls else engine,
-        )
-    for name, policy in policies.items():
-        entries = _trees(name, policy, questions[:count], config)
+    for name, policy in _policies(engine, args.urls, args.pooling_urls).items():
+        entries = _trees(name, policy, questions[:count], config, args.urls if policy is not engine else [])
         session.measure(Case({"trees": count, "simulations": simulations}, dtype, entries))
+
+
+def _policies(engine: TransformersEngine, urls: list[str], pooling_urls: list[str]) -> dict[str, Any]:
+    policies: dict[str, Any] = {"transformers": engine}
+    if urls:
+        tokenizer = engine.tokenizer
+        policies["vLLM server"] = VLLMServerEngine(urls, tokenizer=tokenizer, evaluator=_another(engine))
+    if urls and pooling_urls:
+        policies["vLLM servers, pooling too"] = VLLMServerEngine(
+            urls, tokenizer=tokenizer, pooling_urls=pooling_urls, value_head=engine.value_head
+        )
+    return policies
 
 
 def _another(engine: TransformersEngine) -> TransformersEngine:
@@ -112,10 +117,24 @@ def _decoding(engine: TransformersEngine, batch: int, new: int) -> list[Contesta
     ]
 
 
-def _trees(name: str, policy: Any, questions: list[str], config: SearchConfig) -> list[Contestant]:
-    def grow(concurrency: int) -> int:
-        return sum(len(result.tree) for result in Search(policy, config=config).run(questions, concurrency=concurrency))
+def _trees(name: str, policy: Any, questions: list[str], config: SearchConfig, urls: list[str]) -> list[Contestant]:
+    def grow(concurrency: int) -> tuple[int, float]:
+        for part in (policy, getattr(policy, "evaluator", None)):
+            if isinstance(part, TransformersEngine):
+                part.invalidate()  # every pass computes its own values
+        search = Search(policy, config=config)
+        nodes = sum(len(result.tree) for result in search.run(questions, concurrency=concurrency))
+        return nodes, search.meter.policy_idle_s / search.meter.seconds
 
-    labels = {"nodes": grow(len(questions))}
-    together = Contestant(f"{name}: together", lambda: grow(len(questions)), ceiling=True, labels=labels)
-    return [together, Contestant(f"{name}: one at a time", lambda: grow(1), labels=labels)]
+    def watch(concurrency: int) -> dict[str, Any]:
+        with RunningGauge(urls) as gauge:
+            nodes, idle = grow(concurrency)
+        seen = {} if gauge.idle_share is None else {"server_idle_share": gauge.idle_share}
+        return {"nodes": nodes, "policy_idle_share": idle, **seen}
+
+    many = len(questions)
+    grow(many)  # the labels are of a warm engine
+    return [
+        Contestant(f"{name}: together", lambda: grow(many), ceiling=True, labels=watch(many)),
+        Contestant(f"{name}: one at a time", lambda: grow(1), labels=watch(1)),
+    ]

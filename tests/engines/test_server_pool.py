@@ -24,10 +24,22 @@ class FaultyServer:
     def __init__(self, name, script=(), delay=0.0, port=0):
         self.name, self.script, self.delay = name, list(script), delay
         self.seen, self.lock, self.busy, self.most_busy = 0, threading.Lock(), 0, 0
+        self.connections = self.open_connections = 0
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+
+            def setup(self):
+                super().setup()
+                with outer.lock:
+                    outer.connections += 1
+                    outer.open_connections += 1
+
+            def finish(self):
+                super().finish()
+                with outer.lock:
+                    outer.open_connections -= 1
 
             def do_POST(self):
                 outer.handle(self)
@@ -140,7 +152,7 @@ def test_giving_up_names_request_and_servers(serve):
     server, dead = serve("a", [500] * 10), dead_url()
     pool = ServerPool([server.url, dead], FAST)
     error = raised(pool, EngineError)
-    for part in ("tree 3, node 7", "gave up after 4 attempts", server.url, "HTTP 500", dead, "ConnectError"):
+    for part in ("tree 3, node 7", "gave up after 4 attempts", server.url, "HTTP 500", dead, "ClientConnectorError"):
         assert part in str(error)
     assert str(pickle.loads(pickle.dumps(error))) == str(error)
 
@@ -204,6 +216,27 @@ def test_a_cancelled_request_is_not_the_servers_fault(serve):
     asyncio.run(scenario())
     assert pool.servers[0].breaker.state == "closed"
     assert pool.servers[0].outstanding == 0
+
+
+def test_connections_are_kept_within_a_loop_and_close_with_it(serve):
+    server = serve("a")
+    pool = ServerPool([server.url], FAST)
+
+    async def ask_in_turn():
+        return [await pool.ask("/x", {"k": k}, name="r") for k in range(5)]
+
+    for runs in (1, 2):
+        assert len(asyncio.run(ask_in_turn())) == 5  # nobody closes the pool
+        assert server.connections == runs
+        until(lambda: server.open_connections == 0)
+    assert len(pool._sessions) == 1  # loops that have ended are forgotten
+
+
+def until(condition, seconds=5.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 @pytest.mark.parametrize("urls", [[], "http://a", ["ftp://a"]])

@@ -42,7 +42,7 @@ OPTIONAL = {
     "typer",
     "rich",
 }
-OPTIONAL |= {"fastapi", "uvicorn", "pydantic_monty", "math_verify", "jinja2", "httpx", "tenacity", "peft"}
+OPTIONAL |= {"fastapi", "uvicorn", "pydantic_monty", "math_verify", "jinja2", "httpx", "aiohttp", "tenacity", "peft"}
 
 
 def sources():

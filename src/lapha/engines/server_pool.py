@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
-import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +13,7 @@ from lapha._checks import check
 from lapha._imports import require
 from lapha.engines.breaker import CircuitBreaker
 from lapha.engines.errors import EngineError, RequestRefusedError, ServerFailedError
+from lapha.engines.loop_sessions import LoopSessions
 
 logger = logging.getLogger(__name__)
 
@@ -84,11 +85,11 @@ class ServerPool:
 
     Raises:
         ValueError: no URL, or one that is not http(s).
-        MissingExtraError: httpx or tenacity is not installed.
+        MissingExtraError: aiohttp or tenacity is not installed.
     """
 
     def __init__(self, urls: Sequence[str], policy: RetryPolicy | None = None, api_key: str | None = None) -> None:
-        self._httpx = require("httpx", extra="llm")
+        self._aiohttp = require("aiohttp", extra="llm")
         self._tenacity = require("tenacity", extra="llm")
         check(not isinstance(urls, str) and len(urls) > 0, "urls", "a list of at least one URL", repr(urls))
         for url in urls:
@@ -101,9 +102,8 @@ class ServerPool:
             for url in urls
         ]
         self.stats = PoolStats()
-        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        # a client's connections belong to the event loop that opened them
-        self._clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = weakref.WeakKeyDictionary()
+        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._sessions = LoopSessions(policy.timeout_s, policy.connect_timeout_s, headers)
 
     async def ask(
         self, path: str, payload: dict[str, Any] | None = None, *, name: str, weight: int = 1
@@ -139,10 +139,8 @@ class ServerPool:
         raise AssertionError("unreachable: the loop above returns or raises")
 
     async def aclose(self) -> None:
-        """Close this event loop's connections."""
-        client = self._clients.pop(asyncio.get_running_loop(), None)
-        if client is not None:
-            await client.aclose()
+        """Close this event loop's connections; they also close with the loop."""
+        await self._sessions.aclose()
 
     async def _attempt(
         self, path: str, payload: dict[str, Any] | None, name: str, weight: int, tried: list[Server]
@@ -173,22 +171,21 @@ class ServerPool:
         return answer
 
     async def _send(self, server: Server, path: str, payload: dict[str, Any] | None, name: str) -> dict[str, Any]:
+        method = "GET" if payload is None else "POST"
+        session = await self._sessions.get()
         try:
-            method = "GET" if payload is None else "POST"
-            response = await self._client().request(method, server.url + path, json=payload)
-        except self._httpx.TransportError as error:  # timeouts are among them
+            async with session.request(method, server.url + path, json=payload) as response:
+                status, body = response.status, await response.read()
+        except (self._aiohttp.ClientError, TimeoutError) as error:
             message = f"{type(error).__name__} {error}".strip()
             raise ServerFailedError(message, request=name, server=server.url) from error
-        if response.status_code in _TRY_AGAIN:
-            message = f"HTTP {response.status_code} {_excerpt(response.text)}"
-            raise ServerFailedError(message, request=name, server=server.url)
-        if response.status_code != 200:
-            message = f"HTTP {response.status_code} {_excerpt(response.text)}"
-            raise RequestRefusedError(message, request=name, server=server.url)
+        if status != 200:
+            kind = ServerFailedError if status in _TRY_AGAIN else RequestRefusedError
+            raise kind(f"HTTP {status} {_excerpt(body)}", request=name, server=server.url)
         try:
-            return response.json()
+            return json.loads(body)
         except ValueError as error:  # cut off, or a proxy's page
-            message = f"not JSON: {_excerpt(response.text)}"
+            message = f"not JSON: {_excerpt(body)}"
             raise ServerFailedError(message, request=name, server=server.url) from error
 
     async def _choose(self, tried: Sequence[Server]) -> Server:
@@ -214,20 +211,7 @@ class ServerPool:
         self.stats.retries += 1
         logger.warning("attempt %d of %s", state.attempt_number, state.outcome.exception())
 
-    def _client(self) -> Any:
-        loop = asyncio.get_running_loop()
-        client = self._clients.get(loop)
-        if client is None:
-            policy, httpx = self.policy, self._httpx
-            client = httpx.AsyncClient(
-                timeout=httpx.Timeout(policy.timeout_s, connect=policy.connect_timeout_s, pool=None),
-                limits=httpx.Limits(max_connections=None, max_keepalive_connections=256),
-                headers=self._headers,
-            )
-            self._clients[loop] = client
-        return client
 
-
-def _excerpt(text: str, length: int = 300) -> str:
-    text = " ".join(text.split())
+def _excerpt(body: bytes, length: int = 300) -> str:
+    text = " ".join(body.decode("utf-8", "replace").split())
     return text if len(text) <= length else text[:length] + "…"

@@ -12,6 +12,7 @@ import httpx
 
 POOLING = ("--runner", "pooling", "--convert", "embed")
 POOLER = '{"pooling_type":"MEAN","use_activation":false}'
+IN_PROCESS = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
 START_TIMEOUT_S = 1200
 
 
@@ -62,6 +63,8 @@ class VLLMServer:
         # vLLM 0.32 on a CPU dies on a prompt that enters in parts and whose request has a seed: "CPU Generator does not
         # use offset"
         self.command.append("--no-enable-chunked-prefill")
+        # a worker process of its own spins while it waits, which takes a core from everything else; IN_PROCESS allows this
+        self.command += ["--distributed-executor-backend", "uni"]
         if pooling:
             self.command += [*POOLING, "--pooler-config", POOLER]
         self.process = None
@@ -69,7 +72,7 @@ class VLLMServer:
     def start(self):
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                self.command, stdout=log, stderr=log, env=environment(), start_new_session=True
+                self.command, stdout=log, stderr=log, env=environment() | IN_PROCESS, start_new_session=True
             )
 
     def wait(self):

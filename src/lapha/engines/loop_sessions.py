@@ -1,0 +1,71 @@
+"""HTTP sessions that live as long as the event loop they belong to."""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections.abc import AsyncGenerator
+from typing import Any
+
+from lapha._imports import require
+
+# An idle connection is let go before the server does so (vLLM: after 5 s); a request on one that the server is just
+# closing would fail.
+_KEEP_ALIVE_S = 3.0
+
+
+class LoopSessions:
+    """One `aiohttp.ClientSession` for each event loop that asks.
+
+    A session's connections belong to its loop. It closes with the loop (`asyncio.run` and `asyncio.Runner` see to that)
+    or with `aclose`, whichever comes first.
+
+    Args:
+        timeout_s: seconds for one answer, > 0.
+        connect_timeout_s: seconds for one connection, > 0.
+        headers: sent with every request.
+
+    Raises:
+        MissingExtraError: aiohttp is not installed.
+    """
+
+    def __init__(self, timeout_s: float, connect_timeout_s: float, headers: dict[str, str]) -> None:
+        self._aiohttp = require("aiohttp", extra="llm")
+        self._timeout_s, self._connect_timeout_s, self._headers = timeout_s, connect_timeout_s, headers
+        self._lives: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncGenerator[Any, None]]
+        self._lives = weakref.WeakKeyDictionary()
+        self._sessions: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = weakref.WeakKeyDictionary()
+
+    def __len__(self) -> int:
+        """Sessions that have been made and not yet forgotten."""
+        return len(self._sessions)
+
+    async def get(self) -> Any:
+        """The running loop's session."""
+        loop = asyncio.get_running_loop()
+        session = self._sessions.get(loop)
+        if session is None or session.closed:
+            for ended in [other for other in self._sessions if other.is_closed()]:
+                del self._sessions[ended], self._lives[ended]  # a session keeps its loop alive
+            self._lives[loop] = life = self._life()
+            self._sessions[loop] = session = await anext(life)
+        return session
+
+    async def aclose(self) -> None:
+        """Close the running loop's session."""
+        loop = asyncio.get_running_loop()
+        self._sessions.pop(loop, None)
+        life = self._lives.pop(loop, None)
+        if life is not None:
+            await life.aclose()
+
+    async def _life(self) -> AsyncGenerator[Any, None]:
+        """Yields a session and closes it at its end, which a loop brings about for its generators before it closes."""
+        aiohttp = self._aiohttp
+        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_S)
+        timeout = aiohttp.ClientTimeout(total=self._timeout_s, sock_connect=self._connect_timeout_s)
+        session = aiohttp.ClientSession(connector=connector, timeout=timeout, headers=self._headers)
+        try:
+            yield session
+        finally:
+            await session.close()
