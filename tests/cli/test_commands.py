@@ -94,6 +94,35 @@ def test_eval_runs_all_modes_resumes_and_reports(tmp_path, capsys):
     assert (tmp_path / "r.html").read_text(encoding="utf-8").count('<figure class="tree">') == 1
 
 
+def test_shards_are_merged(tmp_path, capsys):
+    parts = [str(tmp_path / name) for name in "ab"]
+    for number, part in enumerate(parts, 1):
+        command = [
+            "eval",
+            "--modes",
+            "single",
+            "--limit",
+            "3",
+            "--shard",
+            f"{number}/2",
+            "--graders",
+            "1",
+            "--out",
+            part,
+        ]
+        assert run(command) == 0
+    assert run(["merge", parts[0], "--out", str(tmp_path / "whole")]) == 2
+    assert "each of the shards 1/2 to 2/2 once, got 1/2" in capsys.readouterr().err
+    assert run(["merge", *parts, "--out", str(tmp_path / "whole")]) == 0
+    assert "single" in capsys.readouterr().out
+    (row,) = csv.DictReader((tmp_path / "whole" / "results.csv").open())
+    assert row["problems"] == "3"
+    # the whole is a run like any other: the command without --shard finds nothing to do
+    rollouts = (tmp_path / "whole" / "rollouts.jsonl").read_bytes()
+    assert run(["eval", "--modes", "single", "--limit", "3", "--graders", "1", "--out", str(tmp_path / "whole")]) == 0
+    assert (tmp_path / "whole" / "rollouts.jsonl").read_bytes() == rollouts
+
+
 def test_eval_grades_a_file_against_its_own_answers(tmp_path, capsys):
     pytest.importorskip("math_verify", reason="needs lapha[llm]")
     data = tmp_path / "walks.jsonl"

@@ -12,12 +12,13 @@ from lapha.search import SearchConfig
 QUESTIONS = [f"question {index}" for index in range(7)] + ["question 2"]
 
 
-def evaluate(path, latency=0.0, concurrency=3, force=False, on_outcome=None, questions=QUESTIONS, simulations=6):
+def evaluate(
+    path, latency=0.0, concurrency=3, force=False, on_outcome=None, questions=QUESTIONS, simulations=6, settings=None
+):
     """Run (or go on with) the evaluation in `path` and grade it: the answer "3" is right, "7" cannot be graded."""
     config = SearchConfig(simulations=simulations, breadth=3, depth_limit=5, seed=1)
-    folder = RunFolder(
-        path, {"simulations": simulations, "questions": len(questions), "nested": {"seed": 1}}, force=force
-    )
+    about = {"simulations": simulations, "questions": len(questions), "nested": {"seed": 1}}
+    folder = RunFolder(path, about | (settings or {}), force=force)
     run = EvaluationRun(
         folder,
         questions,

@@ -13,6 +13,7 @@ COMMANDS = {
     "train": ("lapha.cli.train", "train"),
     "search": ("lapha.cli.search", "search"),
     "eval": ("lapha.cli.eval", "evaluate"),
+    "merge": ("lapha.cli.merge", "merge"),
     "report": ("lapha.cli.report", "report"),
     "plot": ("lapha.cli.plot", "plot"),
     "checkpoint": ("lapha.cli.checkpoint", "checkpoint"),

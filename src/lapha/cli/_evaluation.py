@@ -45,17 +45,8 @@ class EvaluationCommand:
         self.settings, self.folder = settings, folder
         self.concurrency, self.keep_trees, self.force = concurrency, keep_trees, force
         self.servers, self.pooling_servers = _urls(servers), _urls(pooling_servers)
-        self.selection = Selection(settings["limit"], parse_shard(settings["shard"]), settings["shuffle_seed"])
-        self.questions = self._questions()
-
-    def _questions(self) -> list[str]:
-        if self.settings["data"] != "tiny":
-            return load_questions(self.settings["data"], self.selection)
-        from lapha.tiny import problems
-
-        count = self.settings["limit"] or TINY_PROBLEMS
-        found = problems.generate(count, seed=self.settings["seed"], split="heldout")
-        return [found[index].question for index in self.selection.indices(count)]
+        self.selection = selection_of(settings)
+        self.questions = load_selected(settings)
 
     def run(self, *, graders: int, judge_url: str | None, judge_model: str) -> int:
         """Ask what is missing, grade, write the tables; the exit code."""
@@ -101,7 +92,7 @@ class EvaluationCommand:
             finally:
                 folder.close()
                 loaded.close()
-        return self._finish(folder, grader)
+        return self._finish(grader)
 
     def score(self, predictions: Path, *, graders: int, judge_url: str | None, judge_model: str) -> int:
         """Grade a reference's predictions as a run of mode ``single``; the exit code."""
@@ -115,7 +106,7 @@ class EvaluationCommand:
             if outcome.index not in known:
                 folder.add(outcome)
         folder.close()
-        return self._finish(folder, self._grader(graders, judge_url, judge_model))
+        return self._finish(self._grader(graders, judge_url, judge_model))
 
     def _open(self) -> Any:
         from lapha.evaluation.run_folder import RunFolder
@@ -127,24 +118,51 @@ class EvaluationCommand:
         data = self.settings["data"]
         return Grader(data, self.selection, self.questions, workers, self.folder, judge_url, judge_model)
 
-    def _finish(self, folder: Any, grader: Grader) -> int:
-        from lapha.cli._progress import console
+    def _finish(self, grader: Grader) -> int:
         from lapha.evaluation.results import grade_run
-        from lapha.evaluation.run_folder import REPORT
-        from lapha.evaluation.runner import failures
 
         graded = grade_run(self.folder, grader.verdicts)
         grader.close()
-        print_results(graded)
-        if _can_draw():
-            from lapha.evaluation.report import write_run_report
+        return print_outcome(graded)
 
-            write_run_report([self.folder], self.folder / REPORT)
-        console().print(f"results: {self.folder}", highlight=False)
-        failed = failures(folder.outcomes)
-        for line in failed:
-            console().print(f"failed: {line}", style="red", markup=False, highlight=False)
-        return 1 if failed else 0
+
+def selection_of(settings: dict[str, Any]) -> Selection:
+    """Which problems a run's settings choose."""
+    return Selection(settings["limit"], parse_shard(settings["shard"]), settings["shuffle_seed"])
+
+
+def load_selected(settings: dict[str, Any]) -> list[str]:
+    """The questions of a run, in order.
+
+    Raises:
+        ValueError: data that cannot be read, or none selected.
+    """
+    selection = selection_of(settings)
+    if settings["data"] != "tiny":
+        return load_questions(settings["data"], selection)
+    from lapha.tiny import problems
+
+    count = settings["limit"] or TINY_PROBLEMS
+    found = problems.generate(count, seed=settings["seed"], split="heldout")
+    return [found[index].question for index in selection.indices(count)]
+
+
+def print_outcome(graded: Any) -> int:
+    """Table, report and failures of a graded run; the exit code."""
+    from lapha.cli._progress import console
+    from lapha.evaluation.run_folder import REPORT
+    from lapha.evaluation.runner import failures
+
+    print_results(graded)
+    if _can_draw():
+        from lapha.evaluation.report import write_run_report
+
+        write_run_report([graded.folder], graded.folder / REPORT)
+    console().print(f"results: {graded.folder}", highlight=False)
+    failed = failures([outcome for outcomes in graded.outcomes.values() for outcome in outcomes])
+    for line in failed:
+        console().print(f"failed: {line}", style="red", markup=False, highlight=False)
+    return 1 if failed else 0
 
 
 def _urls(text: str | None) -> list[str]:

@@ -43,7 +43,12 @@ class RunFolder:
         if force:
             self._clear()
         if config.is_file():
-            _refuse_changes(read_config(self.path)["settings"], self.settings, self.path)
+            refuse_changes(
+                read_config(self.path)["settings"],
+                self.settings,
+                f"out: expected the settings that the run in {self.path} was started with",
+                "Use another folder, or --force to start anew.",
+            )
         else:
             others = sorted(entry.name for entry in self.path.iterdir() if not _is_unfinished(entry.name))
             check(not others, "out", "an empty folder, or a run's own", f"{self.path} with {', '.join(others[:5])}")
@@ -136,7 +141,16 @@ def _is_unfinished(name: str) -> bool:
     return name.startswith((f".{CONFIG}.", PROBE))
 
 
-def _refuse_changes(before: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> None:
+def refuse_changes(before: Mapping[str, Any], now: Mapping[str, Any], expected: str, advice: str = "") -> None:
+    """Compare settings.
+
+    Args:
+        before, now: settings, nested or not.
+        expected, advice: how the message begins and ends.
+
+    Raises:
+        ValueError: they differ; names the differences.
+    """
     flat_before, flat_now = _flatten(before), _flatten(now)
     changed = [
         f"{name} was {flat_before.get(name)!r} and is {flat_now.get(name)!r}"
@@ -144,10 +158,7 @@ def _refuse_changes(before: Mapping[str, Any], now: Mapping[str, Any], path: Pat
         if flat_before.get(name) != flat_now.get(name)
     ]
     if changed:
-        raise ValueError(
-            f"out: expected the settings that the run in {path} was started with, got others: {'; '.join(changed)}. "
-            "Use another folder, or --force to start anew."
-        )
+        raise ValueError(f"{expected}, got others: {'; '.join(changed)}. {advice}".rstrip())
 
 
 def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
