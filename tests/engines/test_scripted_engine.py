@@ -80,6 +80,42 @@ def test_capacity_is_kept_and_used():
     assert engine.stats.samples == 24
 
 
+class VirtualTime(asyncio.SelectorEventLoop):
+    """A loop whose clock moves only when it would have waited, or by hand."""
+
+    def __init__(self):
+        super().__init__()
+        self.now = 0.0
+        select = self._selector.select
+
+        def advance(timeout):
+            self.now += timeout or 0.0
+            return select(0)
+
+        self._selector.select = advance
+
+    def time(self):
+        return self.now
+
+
+@pytest.mark.parametrize(("busy", "expected"), [(0.0, 4.0), (2.5, 4.0), (3.75, 4.0), (7.0, 7.0)])
+def test_the_engine_works_on_while_its_client_is_busy(busy, expected):
+    engine = ScriptedEngine(latency=1.0, capacity=3)
+
+    async def run():
+        loop = asyncio.get_running_loop()
+        tasks = [
+            asyncio.create_task(engine.sample(request(seed=seed))) for seed in range(4)
+        ]  # one second each, in turn
+        await asyncio.sleep(0)
+        loop.now += busy
+        await asyncio.gather(*tasks)
+        return loop.now
+
+    with asyncio.Runner(loop_factory=VirtualTime) as runner:
+        assert runner.run(run()) == pytest.approx(expected)
+
+
 def test_cancelled_waiters_give_their_slots_back():
     engine = ScriptedEngine(latency=0.01, capacity=3)
 

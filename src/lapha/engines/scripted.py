@@ -11,8 +11,7 @@ import asyncio
 import hashlib
 from array import array
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -63,33 +62,47 @@ class _Handle:
 
 
 class _Slots:
-    """`capacity` slots, given out first come, first served; a request takes several at once."""
+    """`capacity` slots, given out first come, first served; a request takes several at once.
+
+    They keep a clock of their own, as an engine on another machine does: a slot that falls free at a time goes to the
+    next in line from that time on, even if this process was too busy to take notice.
+    """
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
-        self.taken = 0
-        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self.taken = self.most_taken = 0
+        self._waiting: deque[tuple[int, asyncio.Future[float]]] = deque()
 
-    @asynccontextmanager
-    async def hold(self, count: int) -> AsyncIterator[None]:
+    async def work(self, count: int, seconds: float) -> None:
+        """Hold `count` slots for `seconds`, once they are free."""
         count = min(count, self.capacity)  # a request larger than the engine has it to itself
-        if self._waiting or self.taken + count > self.capacity:
-            turn = asyncio.get_running_loop().create_future()
-            self._waiting.append((count, turn))
-            try:
-                await turn
-            except asyncio.CancelledError:
-                if turn.done() and not turn.cancelled():
-                    self._release(count)
-                raise
-        else:
-            self.taken += count
+        loop = asyncio.get_running_loop()
+        end = await self._take(count, loop) + seconds
         try:
-            yield
+            if end > loop.time():
+                await asyncio.sleep(end - loop.time())
         finally:
-            self._release(count)
+            self._release(count, min(end, loop.time()))  # earlier if it was cancelled
 
-    def _release(self, count: int) -> None:
+    async def _take(self, count: int, loop: asyncio.AbstractEventLoop) -> float:
+        """The time at which `count` slots became this request's."""
+        if not self._waiting and self.taken + count <= self.capacity:
+            self._occupy(count)
+            return loop.time()
+        turn: asyncio.Future[float] = loop.create_future()
+        self._waiting.append((count, turn))
+        try:
+            return await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self._release(count, loop.time())
+            raise
+
+    def _occupy(self, count: int) -> None:
+        self.taken += count
+        self.most_taken = max(self.most_taken, self.taken)
+
+    def _release(self, count: int, time: float) -> None:
         self.taken -= count
         while self._waiting:
             wanted, turn = self._waiting[0]
@@ -99,8 +112,8 @@ class _Slots:
             if self.taken + wanted > self.capacity:
                 return
             self._waiting.popleft()
-            self.taken += wanted
-            turn.set_result(None)
+            self._occupy(wanted)
+            turn.set_result(time)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,21 +195,17 @@ class ScriptedEngine:
 
     async def sample(self, request: SampleRequest) -> list[Sample]:
         """`request.n` continuations, after `latency` seconds in the request's slots."""
-        async with self._slots.hold(request.n):
-            stats = self.stats
-            stats.largest_in_flight = max(stats.largest_in_flight, self._slots.taken)
-            key = self._key(request)
-            delay = self.latency * (1.0 + self.jitter * key[0] / 255)
-            if delay > 0:
-                await asyncio.sleep(delay)
-            error = self.fail(request) if self.fail is not None else None
-            if error is not None:
-                raise error
-            samples = self._continuations(request, key)
-            stats.requests += 1
-            stats.samples += len(samples)
-            stats.tokens += sum(len(sample.token_ids) for sample in samples)
-            return samples
+        key, stats = self._key(request), self.stats
+        await self._slots.work(request.n, self.latency * (1.0 + self.jitter * key[0] / 255))
+        stats.largest_in_flight = self._slots.most_taken
+        error = self.fail(request) if self.fail is not None else None
+        if error is not None:
+            raise error
+        samples = self._continuations(request, key)
+        stats.requests += 1
+        stats.samples += len(samples)
+        stats.tokens += sum(len(sample.token_ids) for sample in samples)
+        return samples
 
     async def evaluate(self, states: Sequence[State]) -> list[Evaluation]:
         """h(s) and v̂(s) of `states`, after `evaluate_latency` seconds."""
