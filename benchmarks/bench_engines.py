@@ -9,7 +9,8 @@ Three cases, on the embedded policy or --model:
   computes more: log-probabilities, pooled states, and keys and values kept for the tree.
 * trees: a search of the same problems with all trees at once ("ceiling"), and one tree at a time. With --urls also over
   vLLM servers, with values by a transformers engine here and, with --pooling-urls, by pooling servers. A pass of its own
-  tells how long the engine had nothing to do: by the search's clock, and by the servers' own count of running requests.
+  tells how long no request was with the policy, by the search's clock, and, with --engine-pids, how long the generation
+  servers' engine processes slept.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any
 import torch
 
 from benchmarks.harness import Case, Contestant, Session
-from benchmarks.vllm_gauge import RunningGauge
+from benchmarks.process_idle import IdleShare
 from lapha.engines import TransformersEngine, VLLMServerEngine
 from lapha.search import Search, SearchConfig
 from lapha.tiny import BREADTH, DEPTH_LIMIT, SEARCH, problems, tiny_path
@@ -35,6 +36,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default=None, help="name or path of a model (the embedded policy)")
     parser.add_argument("--urls", nargs="*", default=[], help="vLLM servers for the trees case")
     parser.add_argument("--pooling-urls", nargs="*", default=[], help="vLLM pooling servers for the trees case")
+    parser.add_argument(
+        "--engine-pids",
+        nargs="*",
+        type=int,
+        default=[],
+        help="the generation servers' engine processes, if on this machine",
+    )
 
 
 def run(args: argparse.Namespace, session: Session) -> None:
@@ -48,7 +56,7 @@ def run(args: argparse.Namespace, session: Session) -> None:
     session.measure(Case({"batch": batch, "tokens": new}, dtype, _decoding(engine, batch, new)))
     config = SearchConfig(simulations=simulations, breadth=BREADTH, depth_limit=DEPTH_LIMIT, sampling=SEARCH)
     for name, policy in _policies(engine, args.urls, args.pooling_urls).items():
-        entries = _trees(name, policy, questions[:count], config, args.urls if policy is not engine else [])
+        entries = _trees(name, policy, questions[:count], config, args.engine_pids if policy is not engine else [])
         session.measure(Case({"trees": count, "simulations": simulations}, dtype, entries))
 
 
@@ -117,7 +125,7 @@ def _decoding(engine: TransformersEngine, batch: int, new: int) -> list[Contesta
     ]
 
 
-def _trees(name: str, policy: Any, questions: list[str], config: SearchConfig, urls: list[str]) -> list[Contestant]:
+def _trees(name: str, policy: Any, questions: list[str], config: SearchConfig, pids: list[int]) -> list[Contestant]:
     def grow(concurrency: int) -> tuple[int, float]:
         for part in (policy, getattr(policy, "evaluator", None)):
             if isinstance(part, TransformersEngine):
@@ -127,9 +135,9 @@ def _trees(name: str, policy: Any, questions: list[str], config: SearchConfig, u
         return nodes, search.meter.policy_idle_s / search.meter.seconds
 
     def watch(concurrency: int) -> dict[str, Any]:
-        with RunningGauge(urls) as gauge:
+        with IdleShare(pids) as watched:
             nodes, idle = grow(concurrency)
-        seen = {} if gauge.idle_share is None else {"server_idle_share": gauge.idle_share}
+        seen = {} if watched.share is None else {"engine_idle_share": watched.share}
         return {"nodes": nodes, "policy_idle_share": idle, **seen}
 
     many = len(questions)
