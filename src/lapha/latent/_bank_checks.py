@@ -27,8 +27,10 @@ def check_points(points: Any, dim: int, curvature: float) -> tuple[torch.Size, t
     shape = radius.shape
     if len(shape) > 1:
         raise ValueError(f"points: expected batch shape (n,) or (), got shape {tuple(shape)}")
-    check(direction.shape[-1] == dim, "points", f"dimension {dim}", direction.shape[-1])
-    check(points.curvature == curvature, "points", f"curvature {curvature}", points.curvature)
+    if direction.shape[-1] != dim:
+        raise ValueError(f"points: expected dimension {dim}, got {direction.shape[-1]}")
+    if points.curvature != curvature:
+        raise ValueError(f"points: expected curvature {curvature}, got {points.curvature}")
     if points.requires_grad:
         direction, radius = direction.detach(), radius.detach()
     if len(shape) == 0:
@@ -62,7 +64,8 @@ def check_tree_id(tree_id: Any) -> int:
     if type(tree_id) is not int:
         good = isinstance(tree_id, int | np.integer) and not isinstance(tree_id, bool)
         check(good, "tree_id", "an integer", repr(tree_id))
-    check(_INT64_MIN <= tree_id <= _INT64_MAX, "tree_id", "a 64-bit integer", tree_id)
+    if not _INT64_MIN <= tree_id <= _INT64_MAX:
+        raise ValueError(f"tree_id: expected a 64-bit integer, got {tree_id}")
     return int(tree_id)
 
 

@@ -33,6 +33,8 @@ class Buffers:
             # believe that a view of earlier rows, saved for a backward pass, was modified.
             self._direction = self.direction.data
             self._radius = self.radius.data
+        # one number enters CPU memory several times faster through numpy than through a tensor
+        self._numbers = self._radius.numpy() if device.type == "cpu" else None
         self.capacity = capacity
 
     @property
@@ -42,7 +44,10 @@ class Buffers:
     def write(self, start: int, direction: torch.Tensor, radius: torch.Tensor) -> None:
         count = radius.shape[0]
         self._direction.narrow(0, start, count).copy_(direction)
-        self._radius.narrow(0, start, count).copy_(radius)
+        if count == 1 and self._numbers is not None:
+            self._numbers[start] = radius.item()
+        else:
+            self._radius.narrow(0, start, count).copy_(radius)
 
     def write_async(self, start: int, source: Buffers, stop: int, order: HostOrder | CudaOrder) -> None:
         """Copy rows [start, stop) of `source` here; on CUDA the copy may still be under way on return."""

@@ -105,7 +105,7 @@ class LatentBank:
             ids = np.arange(first, first + count)
             self._write(direction, radius, tree_id, ids, slice(first, first + count))
             self._size = first + count
-        return torch.from_numpy(ids) if shape else torch.tensor(first)
+        return torch.from_numpy(ids if shape else ids.reshape(()))
 
     def reserve(self, rows: int, tree_id: int = 0) -> None:
         """Make room for `rows` more rows of a tree that has a segment, so that appending them copies nothing old.
@@ -136,8 +136,11 @@ class LatentBank:
             grown[: len(self._table)] = self._table
             self._table = grown
         self._store.write(segment, direction, radius, ids)
-        self._table[where, 0] = segment.index
-        self._table[where, 1] = np.arange(start, stop)
+        if stop - start == 1:
+            self._table[needed - 1] = segment.index, start
+        else:
+            self._table[where, 0] = segment.index
+            self._table[where, 1] = np.arange(start, stop)
         if segment.index == len(self._segments):
             self._segments.append(segment)
             self._by_tree[tree_id] = segment
