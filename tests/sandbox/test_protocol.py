@@ -72,5 +72,5 @@ def test_unknown_back_ends_are_named():
 
 
 def test_importing_the_sandbox_imports_no_back_end():
-    code = "import sys, lapha.sandbox; print([m for m in ('torch', 'pydantic_monty', 'fastapi', 'httpx') if m in sys.modules])"
+    code = "import sys, lapha.sandbox; print([m for m in ('torch', 'pydantic_monty', 'fastapi', 'httpx', 'aiohttp') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

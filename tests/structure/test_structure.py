@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "lapha"
 ROWS = [
     {"_checks", "_imports", "types"},
+    {"_http"},
     {"geometry", "tree"},
     {"kernels"},
     {"latent", "shaping", "pruning"},

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lapha._checks import check
+from lapha._http import LoopSessions
 from lapha._imports import require
 from lapha.engines.breaker import CircuitBreaker
 from lapha.engines.errors import EngineError, RequestRefusedError, ServerFailedError
-from lapha.engines.loop_sessions import LoopSessions
 
 logger = logging.getLogger(__name__)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import json
 import secrets
 import threading
 import weakref
@@ -13,9 +14,11 @@ from concurrent.futures import Future
 from typing import Any
 
 from lapha._checks import check
+from lapha._http import LoopSessions
 from lapha._imports import require
 from lapha.sandbox.protocol import BREACHES, RunResult, SandboxError
 
+_CONNECTIONS = 256  # of one event loop to all servers
 _MAX_CLOSING = 1000  # of a request; each has room for many, and the rest goes with the next
 
 
@@ -34,7 +37,7 @@ class RemoteSandbox:
 
     Raises:
         ValueError: an argument outside its range.
-        MissingExtraError: httpx is not installed.
+        MissingExtraError: aiohttp or httpx is not installed.
     """
 
     name = "remote"
@@ -52,15 +55,12 @@ class RemoteSandbox:
         check(good, "urls", "addresses that start with http:// or https://", self.urls)
         check(busy_seconds >= 0, "busy_seconds", "a number >= 0", busy_seconds)
         check(timeout_seconds > 0, "timeout_seconds", "a number > 0", timeout_seconds)
-        self._httpx = require("httpx", extra="llm")
+        self._aiohttp, self._httpx = require("aiohttp", extra="llm"), require("httpx", extra="llm")
         self._turn = itertools.cycle(self.urls)
         self._busy_seconds = busy_seconds
-        self._options: dict[str, Any] = {
-            "headers": {"Authorization": f"Bearer {token}"} if token else {},
-            "timeout": timeout_seconds,
-        }
-        # a connection belongs to the event loop that made it
-        self._clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = weakref.WeakKeyDictionary()
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._sessions = LoopSessions(timeout_seconds, headers=headers, connections=_CONNECTIONS)  # for runs
+        self._options: dict[str, Any] = {"headers": headers, "timeout": 5.0}  # for what is done outside an event loop
         self._closing: dict[str, list[str]] = {url: [] for url in self.urls}
         self._closed = False
 
@@ -75,7 +75,7 @@ class RemoteSandbox:
         """Tell the servers which states nobody holds. Those that somebody does expire."""
         self._closed = True
         with (
-            self._httpx.Client(**(self._options | {"timeout": 5.0})) as client,
+            self._httpx.Client(**self._options) as client,
             contextlib.suppress(self._httpx.HTTPError),
         ):
             for url, names in self._closing.items():
@@ -84,14 +84,12 @@ class RemoteSandbox:
 
     async def aclose(self) -> None:
         """`close`, and this event loop's connections too."""
-        client = self._clients.pop(asyncio.get_running_loop(), None)
-        if client is not None:
-            await client.aclose()
+        await self._sessions.aclose()
         await asyncio.to_thread(self.close)
 
     def describe(self) -> dict[str, Any]:
         """What each server says of its health."""
-        with self._httpx.Client(**(self._options | {"timeout": 5.0})) as client:
+        with self._httpx.Client(**self._options) as client:
             servers = {url: client.get(f"{url}/health").raise_for_status().json() for url in self.urls}
         return {"backend": self.name, "servers": servers, "counters": {}}
 
@@ -122,38 +120,34 @@ class RemoteSandbox:
         closed = [closing.pop() for _ in range(min(len(closing), _MAX_CLOSING))]
         name = secrets.token_urlsafe(16)
         body = {"name": name, "of": state.name, "code": code, "close": closed}
-        response = await self._post(f"{state.server}/runs", body)
-        if response.status_code == 404 and state.name is not None:
+        status, text = await self._post(f"{state.server}/runs", body)
+        if status == 404 and state.name is not None:
             return None, state
-        if response.status_code != 200:
-            detail = f"{response.status_code}: {response.text[:200]}"
-            raise SandboxError(f"the sandbox server at {state.server} answered {detail}")
-        answer = response.json()
+        if status != 200:
+            raise SandboxError(f"the sandbox server at {state.server} answered {status}: {text[:200]}")
+        answer = json.loads(text)
         # a run that was stopped, or refused, is no part of the history
         kept = answer["outcome"] in ("ok", "error")
         history = (state.history, code) if kept else state.history
         return answer, _State(state.server, name, history, closing)
 
-    async def _post(self, url: str, body: dict[str, Any]) -> Any:
-        """Send a request, again while the server is busy or out of reach; the response.
+    async def _post(self, url: str, body: dict[str, Any]) -> tuple[int, str]:
+        """Send a request, again while the server is busy or out of reach; status and text of the answer.
 
         Raises:
             SandboxError: that takes too long.
         """
         if self._closed:
             raise SandboxError("the sandbox is closed")
-        loop = asyncio.get_running_loop()
-        if loop not in self._clients:
-            limits = self._httpx.Limits(max_connections=256, max_keepalive_connections=64)
-            self._clients[loop] = self._httpx.AsyncClient(limits=limits, **self._options)
+        loop, session = asyncio.get_running_loop(), await self._sessions.get()
         deadline = loop.time() + self._busy_seconds
         for attempt in itertools.count():
             try:
-                response = await self._clients[loop].post(url, json=body)
-                if response.status_code != 503:
-                    return response
-                reason = "busy"
-            except self._httpx.TransportError as error:
+                async with session.post(url, json=body) as response:
+                    if response.status != 503:
+                        return response.status, await response.text()
+                    reason = "busy"
+            except (self._aiohttp.ClientError, TimeoutError) as error:
                 reason = f"{type(error).__name__}: {error}"
             if loop.time() >= deadline:
                 break

@@ -42,20 +42,22 @@ class DenseLogProb(torch.autograd.Function):
         return logprob, entropy
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor | None, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None, None, None]:  # type: ignore[override]
         hidden, weight, targets = ctx.saved_tensors
         probability, ctx.probability = ctx.probability, None
         if probability is None:
             raise RuntimeError("DenseLogProb: expected one backward pass, got a second one")
         scale = gradients[0] / ctx.temperature
-        hidden_gradient, weight_gradient = torch.empty_like(hidden), torch.zeros_like(weight)
+        hidden_gradient = torch.empty_like(hidden)
+        weight_gradient = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None  # None beside adapters
         bias_gradient = weight.new_zeros(len(weight)) if ctx.has_bias else None
         for start in range(0, len(hidden), _ROWS):
             rows = slice(start, start + _ROWS)
             gradient = probability[rows].mul_(-scale[rows, None])
             gradient.scatter_add_(1, targets[rows, None], scale[rows, None])
             torch.mm(gradient, weight, out=hidden_gradient[rows])
-            weight_gradient.addmm_(gradient.t(), hidden[rows])
+            if weight_gradient is not None:
+                weight_gradient.addmm_(gradient.t(), hidden[rows])
             if bias_gradient is not None:
                 bias_gradient += gradient.sum(0)
         return hidden_gradient, weight_gradient, bias_gradient, None, None

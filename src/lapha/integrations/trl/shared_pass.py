@@ -6,9 +6,11 @@ import functools
 from typing import Any
 
 import torch
+from accelerate.utils import is_peft_model
 from trl.kernels import ChunkedLogProbFunction
 from trl.trainer.utils import maybe_gather_lm_head_ctx, split_tensor_dict
 
+from lapha._checks import check
 from lapha.integrations.shared_prefix import NOTHING, PackedGroups, pack_groups
 from lapha.integrations.trl.dense_head import DenseLogProb, suits
 from lapha.integrations.trl.value_loss import squared_errors
@@ -33,10 +35,12 @@ class SharedPrefixMixin:
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        add_compact_head(self.model, self.temperature)  # type: ignore[attr-defined]
-        reference: Any = self.ref_model  # type: ignore[attr-defined]
-        if reference is not None:
-            add_compact_head(reference, self.temperature)  # type: ignore[attr-defined]
+        check_adapters(self.model)  # type: ignore[attr-defined]
+        for wrapped in (self.model, self.ref_model):  # type: ignore[attr-defined]
+            if wrapped is not None:
+                model = self.accelerator.unwrap_model(wrapped)  # type: ignore[attr-defined]
+                learns_entropy = self._entropy_bonus_enabled  # type: ignore[attr-defined]
+                add_compact_head(causal_lm(model), self.temperature, dense=not learns_entropy)  # type: ignore[attr-defined]
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         output = super()._generate_and_score_completions(inputs)  # type: ignore[misc]
@@ -138,13 +142,34 @@ def per_row(batches: list[dict[str, Any]], name: str) -> bool:
     )
 
 
-def add_compact_head(model: Any, temperature: float) -> None:
+def causal_lm(model: Any) -> Any:
+    """The model under adapters, which has the decoder as its ``base_model``; other models as they are."""
+    return model.get_base_model() if is_peft_model(model) else model
+
+
+def check_adapters(model: Any) -> None:
+    """Refuse adapters whose effect depends on where in a row a token stands: packing moves it.
+
+    Raises:
+        ValueError: prompt learning, or adapters that wait for an invocation sequence.
+    """
+    for adapter in model.peft_config.values() if is_peft_model(model) else ():
+        placed = adapter.is_prompt_learning or getattr(adapter, "alora_invocation_tokens", None)
+        check(not placed, "peft_config", "adapters that act on every token, as LoRA", adapter.peft_type.value)
+
+
+def add_compact_head(model: Any, temperature: float, *, dense: bool = True) -> None:
     """Let ``model(…, next_ids=…, with_entropy=…)`` return log-probabilities and entropies of the positions that predict.
 
     Both are (G, L), 0 elsewhere; entropies that are not asked for are None.
 
-    The vocabulary is spread over those positions alone, whatever the device: in chunks by TRL's kernel, or densely on a
-    CPU (`DenseLogProb`).
+    The vocabulary is spread over those positions alone, whatever the device: in chunks by TRL's kernel, which gathers a
+    head that ZeRO-3 has partitioned, or densely on a CPU (`DenseLogProb`, whose entropies have no gradient) if `dense`.
+
+    Args:
+        model: a causal LM, not its wrapper: adapters and DeepSpeed's engine call its ``forward``.
+        temperature: what the logits are divided by.
+        dense: whether the dense form may be taken.
     """
     previous = model.forward
 
@@ -152,6 +177,7 @@ def add_compact_head(model: Any, temperature: float) -> None:
     def forward(*args: Any, next_ids: torch.Tensor | None = None, with_entropy: bool = False, **kwargs: Any) -> Any:
         if next_ids is None:
             return previous(*args, **kwargs)
+        kwargs.pop("labels", None)  # peft hands it on; the decoder knows none
         scored = next_ids != NOTHING
         hidden = model.base_model(*args, use_cache=False, **kwargs).last_hidden_state[scored]
         targets, head = next_ids[scored], model.get_output_embeddings()
@@ -159,7 +185,7 @@ def add_compact_head(model: Any, temperature: float) -> None:
         def spread(numbers: torch.Tensor | None) -> torch.Tensor | None:
             return None if numbers is None else numbers.new_zeros(next_ids.shape).masked_scatter(scored, numbers)
 
-        if torch.is_grad_enabled() and suits(hidden, head.weight):
+        if dense and torch.is_grad_enabled() and suits(hidden, head.weight):
             logprob, entropy = DenseLogProb.apply(hidden, head.weight, head.bias, targets, temperature)
             return spread(logprob), spread(entropy)
         outputs = ("entropy",) if with_entropy else ()

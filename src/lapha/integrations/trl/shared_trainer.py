@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from lapha._checks import check
 from lapha.integrations.trl.shared_pass import SharedPrefixMixin
 from lapha.integrations.trl.trainer import LaPhaTrainer
 
@@ -19,9 +16,5 @@ class SharedPrefixTrainer(SharedPrefixMixin, LaPhaTrainer):  # type: ignore[misc
         args, kwargs: as of `LaPhaTrainer`.
 
     Raises:
-        ValueError: adapters (``peft_config``), whose wrapper hides the model that the packed pass calls.
+        ValueError: also adapters that depend on where in a row a token stands (prompt learning, aLoRA).
     """
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        check(kwargs.get("peft_config") is None, "peft_config", "none with shared prompts", "adapters")
-        super().__init__(*args, **kwargs)

@@ -22,16 +22,24 @@ class LoopSessions:
 
     Args:
         timeout_s: seconds for one answer, > 0.
-        connect_timeout_s: seconds for one connection, > 0.
+        connect_timeout_s: seconds for one connection, > 0; None for `timeout_s`.
         headers: sent with every request.
+        connections: most of one session, ≥ 1; requests beyond it wait. 0 for no limit.
 
     Raises:
         MissingExtraError: aiohttp is not installed.
     """
 
-    def __init__(self, timeout_s: float, connect_timeout_s: float, headers: dict[str, str]) -> None:
+    def __init__(
+        self,
+        timeout_s: float,
+        connect_timeout_s: float | None = None,
+        headers: dict[str, str] | None = None,
+        connections: int = 0,
+    ) -> None:
         self._aiohttp = require("aiohttp", extra="llm")
-        self._timeout_s, self._connect_timeout_s, self._headers = timeout_s, connect_timeout_s, headers
+        self._timeout_s, self._connect_timeout_s = timeout_s, connect_timeout_s
+        self._headers, self._connections = headers or {}, connections
         self._lives: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncGenerator[Any, None]]
         self._lives = weakref.WeakKeyDictionary()
         self._sessions: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = weakref.WeakKeyDictionary()
@@ -62,7 +70,7 @@ class LoopSessions:
     async def _life(self) -> AsyncGenerator[Any, None]:
         """Yields a session and closes it at its end, which a loop brings about for its generators before it closes."""
         aiohttp = self._aiohttp
-        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_S)
+        connector = aiohttp.TCPConnector(limit=self._connections, keepalive_timeout=_KEEP_ALIVE_S)
         timeout = aiohttp.ClientTimeout(total=self._timeout_s, sock_connect=self._connect_timeout_s)
         session = aiohttp.ClientSession(connector=connector, timeout=timeout, headers=self._headers)
         try:
