@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any, ClassVar
 
 import torch
 from accelerate.utils import is_peft_model
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 from trl import GRPOTrainer
 from trl.trainer.utils import RepeatSampler
 
 from lapha._checks import check
 from lapha.integrations.trl.checkpoint import load_value_head, save_value_head, split_state_dict
 from lapha.integrations.trl.config import LaPhaConfig
+from lapha.integrations.trl.loading import load_policy, loaded_already
 from lapha.integrations.trl.reward import ProcessReward
 from lapha.integrations.trl.rollout import TreeRollout
 from lapha.integrations.trl.sampler import EpochSampler
@@ -31,7 +33,8 @@ class LaPhaTrainer(GRPOTrainer):
     in the same forward pass as the policy loss.
 
     Args:
-        model: a causal LM or its name. A `ValueHead` is attached to it as ``model.value_head``.
+        model: a causal LM, or its name: loaded as TRL does, in float32 unless ``args.model_init_kwargs`` name another
+            dtype. A `ValueHead` is attached to it as ``model.value_head``.
         args: a `LaPhaConfig`.
         verifier: ``(question, answer) -> reward in [0, 1]``, or None where it cannot grade. Not needed with
             `rollout`.
@@ -72,11 +75,10 @@ class LaPhaTrainer(GRPOTrainer):
                 num_positive=args.num_positive,
                 concurrency=args.tree_concurrency,
             )
+        named = isinstance(model, str)
         if isinstance(model, str):
             source = model
-            options: Any = args.model_init_kwargs or {}
-            model = AutoModelForCausalLM.from_pretrained(model, **options)
-            args.model_init_kwargs = None
+            model = load_policy(model, args, kwargs.get("quantization_config"))
         else:
             source = getattr(model.config, "_name_or_path", "")
         hidden_size = model.config.get_text_config().hidden_size
@@ -86,8 +88,9 @@ class LaPhaTrainer(GRPOTrainer):
         )
         model.value_head = head.to(device=model.device, dtype=model.dtype)
         self.rollout = rollout
-        check_vocabulary(model, kwargs.get("processing_class"))
-        super().__init__(model=model, reward_funcs=ProcessReward(), args=args, rollout_func=rollout, **kwargs)
+        with loaded_already() if named else nullcontext():
+            super().__init__(model=model, reward_funcs=ProcessReward(), args=args, rollout_func=rollout, **kwargs)
+        check_vocabulary(self.accelerator.unwrap_model(self.model), self.processing_class)
         self._gate = SignalGate(self.accelerator)
         if self.use_vllm:
             skip_value_head(self.vllm_generation)
