@@ -13,9 +13,20 @@ QUESTIONS = [f"question {index}" for index in range(7)] + ["question 2"]
 
 
 def evaluate(
-    path, latency=0.0, concurrency=3, force=False, on_outcome=None, questions=QUESTIONS, simulations=6, settings=None
+    path,
+    latency=0.0,
+    concurrency=3,
+    force=False,
+    on_outcome=None,
+    questions=QUESTIONS,
+    simulations=6,
+    settings=None,
+    fail=None,
 ):
-    """Run (or go on with) the evaluation in `path` and grade it: the answer "3" is right, "7" cannot be graded."""
+    """Run (or go on with) the evaluation in `path` and grade it: the answer "3" is right, "7" cannot be graded.
+
+    `fail` is the engine's: it makes requests fail.
+    """
     config = SearchConfig(simulations=simulations, breadth=3, depth_limit=5, seed=1)
     about = {"simulations": simulations, "questions": len(questions), "nested": {"seed": 1}}
     folder = RunFolder(path, about | (settings or {}), force=force)
@@ -24,7 +35,7 @@ def evaluate(
         questions,
         list(MODES),
         lambda on_outcome, on_search: ModeRunner(
-            ScriptedEngine(answer_rate=0.3, latency=latency, capacity=12),
+            ScriptedEngine(answer_rate=0.3, latency=latency, capacity=12, fail=fail),
             config,
             concurrency=concurrency,
             on_outcome=on_outcome,

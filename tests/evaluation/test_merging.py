@@ -15,11 +15,11 @@ from lapha.search import SearchResult
 COUNT = 3
 
 
-def run(path, shard=None, **settings):
+def run(path, shard=None, fail=None, **settings):
     asked = QUESTIONS if shard is None else QUESTIONS[shard - 1 :: COUNT]
     name = None if shard is None else f"{shard}/{COUNT}"
     about = {"shard": name, "modes": list(MODES), "questions": fingerprint(asked), "problems": len(asked)}
-    return evaluate(path, questions=asked, settings=about | settings)
+    return evaluate(path, questions=asked, settings=about | settings, fail=fail)
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +68,26 @@ def test_a_merge_that_was_cut_off_goes_on(runs, tmp_path):
     merge(parts_of(runs), tmp_path / "merged")
     assert len(read_outcomes(tmp_path / "merged")) == len(MODES) * len(QUESTIONS)
     assert tables(tmp_path / "merged") == tables(runs / "whole")
+
+
+def gone(request):
+    return ConnectionError("the server is gone")
+
+
+def test_a_shard_that_was_asked_again_after_a_merge_is_merged_again(runs, tmp_path):
+    """Its failures count as failures until then, and a merge of nothing new writes nothing."""
+    _, three, one = parts_of(runs)
+    run(tmp_path / "part", 2, fail=gone)
+    parts = [tmp_path / "part", three, one]
+    merged = merge(parts, tmp_path / "merged")
+    assert {score.failed for score in merged.scores.values()} == {3}
+    rollouts = (tmp_path / "merged" / "rollouts.jsonl").read_bytes()
+    merge(parts, tmp_path / "merged")
+    assert (tmp_path / "merged" / "rollouts.jsonl").read_bytes() == rollouts
+    run(tmp_path / "part", 2)
+    merge(parts, tmp_path / "merged")
+    assert tables(tmp_path / "merged") == tables(runs / "whole")
+    assert search(tmp_path / "merged", 1).tree.tokens == search(runs / "whole", 1).tree.tokens
 
 
 def test_all_shards_of_one_run_are_wanted(runs, tmp_path):

@@ -100,6 +100,79 @@ def test_a_line_that_a_kill_cut_off_is_asked_again(finished, tmp_path):
     assert len(read_json_lines(target / "rollouts.jsonl")) == len(MODES) * len(QUESTIONS)
 
 
+class Outage:
+    """From the n-th request on the server is gone."""
+
+    def __init__(self, after):
+        self.left = after
+
+    def __call__(self, request):
+        self.left -= 1
+        return ConnectionError("the server is gone") if self.left < 0 else None
+
+
+@pytest.mark.parametrize("after", [0, 30, 100])
+def test_after_an_outage_the_same_command_asks_what_failed_and_nothing_else(finished, tmp_path, after):
+    """100 is in the middle of the searches; the chains that matched a cut search are asked anew, too."""
+    folder, _ = finished
+    target = tmp_path / "run"
+    evaluate(target, fail=Outage(after))
+    failed = [outcome for outcome in read_outcomes(target) if outcome.error]
+    assert failed
+    if after == 30:
+        assert len(failed) < len(MODES) * len(QUESTIONS)
+    good = {(o.mode, o.index) for o in read_outcomes(target) if o.error is None}
+    asked = []
+    graded = evaluate(target, on_outcome=asked.append)
+    assert {(o.mode, o.index) for o in asked} == {(o.mode, o.index) for o in failed}
+    assert not good & {(o.mode, o.index) for o in asked}
+    assert all(outcome.error is None for outcomes in graded.outcomes.values() for outcome in outcomes)
+    assert (target / "results.csv").read_bytes() == (folder / "results.csv").read_bytes()
+    for index in range(len(QUESTIONS)):
+        tree = SearchResult.load(target / "trees" / f"{index:05d}.json")
+        assert tree.tree.tokens == SearchResult.load(folder / "trees" / f"{index:05d}.json").tree.tokens
+    asked.clear()
+    evaluate(target, on_outcome=asked.append)
+    assert not asked
+
+
+def test_chains_that_matched_a_search_which_failed_are_asked_again_once_it_went_through(finished, tmp_path):
+    """The search of one question fails at its first step and its chains do not: they got no tokens to speak of."""
+    folder, _ = finished
+    target = tmp_path / "run"
+    question = [*QUESTIONS[4].encode()]
+
+    def fail(request):
+        tokens = list(request.state.token_ids)
+        return ConnectionError("gone") if request.n > 1 and tokens[1 : 1 + len(question)] == question else None
+
+    evaluate(target, fail=fail)
+    assert {(o.mode, o.index) for o in read_outcomes(target) if o.error} == {("value", 4)}
+    asked = []
+    evaluate(target, on_outcome=asked.append)
+    assert [(o.mode, o.index) for o in asked] == [("value", 4), ("majority", 4), ("best-of-n", 4)]
+    assert (target / "results.csv").read_bytes() == (folder / "results.csv").read_bytes()
+
+
+def test_what_fails_again_is_counted_once(tmp_path):
+    target = tmp_path / "run"
+    for _ in range(2):
+        graded = evaluate(target, questions=QUESTIONS[:2], fail=Outage(0))
+    assert {mode: score.failed for mode, score in graded.scores.items()} == dict.fromkeys(MODES, 2)
+    assert len(read_outcomes(target)) == 2 * len(MODES)
+
+
+def test_answers_that_are_newer_than_the_grades_cannot_be_reported(tmp_path):
+    """Cut off after what had failed was answered, and before it was graded."""
+    target = tmp_path / "run"
+    evaluate(target, questions=QUESTIONS[:2], fail=Outage(0))
+    grades = (target / "grades.jsonl").read_bytes()
+    evaluate(target, questions=QUESTIONS[:2])
+    (target / "grades.jsonl").write_bytes(grades)
+    with pytest.raises(ValueError, match=r"run: expected a run that has been graded .*, got .* answers that were not"):
+        read_graded(target)
+
+
 def test_changed_settings_refuse_to_resume_and_name_the_difference(finished):
     folder, _ = finished
     with pytest.raises(ValueError, match=r"out: .*simulations was 6 and is 7.* --force"):

@@ -58,7 +58,7 @@ def test_another_dtype_is_taken_at_its_word(checkpoint, tmp_path, caplog):
 
 
 def test_the_tokenizer_beside_the_model_is_checked_too(checkpoint, tmp_path):
-    model, tokenizer, head = load_tiny()
+    model, tokenizer, _ = load_tiny()
     tokenizer.add_tokens(["<one>", "<more>"])
     model.save_pretrained(tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "model")

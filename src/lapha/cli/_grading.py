@@ -80,6 +80,10 @@ class Grader:
             self._judge.close()
 
 
+def _finished(folder: Any) -> int:
+    return sum(outcome.error is None for outcome in folder.outcomes)
+
+
 class LiveProgress:
     """A progress bar with accuracy so far, tokens a second and the time left. Grading happens on a thread of its own.
 
@@ -93,7 +97,7 @@ class LiveProgress:
         from lapha.cli._progress import progress_bar
 
         self._bar = progress_bar()
-        self._task = self._bar.add_task("evaluate", total=total, completed=len(folder.outcomes), status="")
+        self._task = self._bar.add_task("evaluate", total=total, completed=_finished(folder), status="")
         self._grader = grader
         self._waiting: queue.SimpleQueue[Outcome | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._grade, name="lapha-grading", daemon=True)

@@ -71,13 +71,14 @@ def _take_in(part: Path, folder: RunFolder, questions: Sequence[str]) -> dict[tu
     check(settings["questions"] == fingerprint(own), "parts", f"shard {first}/{count} of these questions", str(part))
     graded = read_graded(part)
     _check_finished(part, graded, settings, len(own))
-    done = {mode: folder.done(mode) for mode in settings["modes"]}
+    here = {(outcome.mode, outcome.index): repr(outcome) for outcome in folder.outcomes}  # NaN equals NaN
     for record in graded.records:
         index = first - 1 + count * record["index"]
-        if index not in done[record["mode"]]:
-            if record["mode"] == "value":
+        outcome = dataclasses.replace(outcome_of_record(record), index=index)
+        if here.get((outcome.mode, index)) != repr(outcome):  # or else a merge that was cut off has it
+            if outcome.mode == "value":
                 _copy_tree(part, record["index"], folder, index)
-            folder.add(dataclasses.replace(outcome_of_record(record), index=index), **_more(record))
+            folder.add(outcome, **_more(record))
     return {(first - 1 + count * index, answer): verdict for (index, answer), verdict in graded.verdicts.items()}
 
 

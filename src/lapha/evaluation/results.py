@@ -81,11 +81,15 @@ def read_graded(folder: str | Path) -> GradedRun:
     from lapha.evaluation.folders import read_json_lines
 
     path = Path(folder) / GRADES
-    check(path.is_file(), "run", "a run that has been graded (lapha eval does it at its end)", str(folder))
-    return GradedRun(
-        folder,
-        {(g["index"], g["answer"]): Verdict(g["correct"], g["method"], g["detail"]) for g in read_json_lines(path)},
-    )
+    expected = "a run that has been graded (lapha eval does it at its end)"
+    check(path.is_file(), "run", expected, str(folder))
+    verdicts = {
+        (g["index"], g["answer"]): Verdict(g["correct"], g["method"], g["detail"]) for g in read_json_lines(path)
+    }
+    # a run that went on with what had failed, and was cut off, has answers that are newer than its grades
+    new = sum(pair not in verdicts for pair in answers_of(read_records(folder)))
+    check(not new, "run", expected, f"{folder}, with {new} answers that were not")
+    return GradedRun(folder, verdicts)
 
 
 def answers_of(records: Sequence[dict[str, Any]]) -> list[tuple[int, str]]:

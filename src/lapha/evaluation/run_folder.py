@@ -54,7 +54,7 @@ class RunFolder:
             check(not others, "out", "an empty folder, or a run's own", f"{self.path} with {', '.join(others[:5])}")
             self._write_config(config)
         (self.path / TREES).mkdir(exist_ok=True)
-        self.outcomes = read_outcomes(self.path)
+        self._latest = {(outcome.mode, outcome.index): outcome for outcome in read_outcomes(self.path)}
         self._repair()
         self._rollouts = JsonLines(self.path / ROLLOUTS, append=True)
 
@@ -77,13 +77,18 @@ class RunFolder:
             whole = path.read_bytes().rpartition(b"\n")
             replace_file(path, whole[0] + whole[1])
 
+    @property
+    def outcomes(self) -> list[Outcome]:
+        """The latest outcome of every mode and question."""
+        return list(self._latest.values())
+
     def done(self, mode: str) -> set[int]:
-        """Indices of the questions that `mode` has answered."""
-        return {outcome.index for outcome in self.outcomes if outcome.mode == mode}
+        """Indices of the questions that `mode` is through with; those that failed are to be asked again."""
+        return {index for (of, index), outcome in self._latest.items() if of == mode and outcome.error is None}
 
     def add(self, outcome: Outcome, **more: Any) -> None:
-        """Append one outcome; `more` are further fields for the report."""
-        self.outcomes.append(outcome)
+        """Append one outcome, which takes the place of an earlier one; `more` are further fields for the report."""
+        self._latest[outcome.mode, outcome.index] = outcome
         self._rollouts.write({**dataclasses.asdict(outcome), **more})
 
     def save_tree(self, result: SearchResult, index: int) -> None:
@@ -123,7 +128,7 @@ def read_records(folder: str | Path) -> list[dict[str, Any]]:
 
 
 def read_outcomes(folder: str | Path) -> list[Outcome]:
-    """The outcomes of a run, in the order in which they came."""
+    """The latest outcome of every mode and question of a run."""
     return [outcome_of_record(record) for record in read_records(folder)]
 
 

@@ -22,12 +22,14 @@ from lapha.search import SearchResult
 
 
 class EvaluationRun:
-    """Answers a run's questions in its modes and records every outcome; asks nothing twice.
+    """Answers a run's questions in its modes and records every outcome.
+
+    What has been answered is not asked again. What failed is: once more by every run.
 
     The questions are all it knows: gold answers are read by the grader, from their own file handle.
 
     Args:
-        folder: where outcomes go; those in it are not asked again.
+        folder: where outcomes go; those in it that did not fail are not asked again.
         questions: in the order of their indices.
         modes: names from `lapha.evaluation.modes.MODES`.
         runner: makes a `ModeRunner` from (on_outcome, on_search).
@@ -59,7 +61,7 @@ class EvaluationRun:
         self.on_outcome = on_outcome or (lambda outcome: None)
         self._asked: list[list[int]] = []  # per question asked now, the indices that it stands at
         self._curves: dict[int, dict[str, Any]] = {}
-        self._done = {mode: folder.done(mode) for mode in self.modes}
+        self._done = {mode: folder.done(mode) for mode in self.modes}  # and, later, what was asked now
         self.runner = runner(self._record, self._keep)
 
     def run(self) -> None:
@@ -69,6 +71,7 @@ class EvaluationRun:
             if mode in ask and (questions := self._pending([mode])):
                 ask[mode](questions)
         chains = [mode for mode in self.modes if mode in CHAIN_MODES]
+        self._ask_again_what_is_too_short(chains)
         if chains and (questions := self._pending(chains)):
             self.runner.chains(questions, budgets=self._budgets(), samples=self.samples or 1)
 
@@ -84,8 +87,22 @@ class EvaluationRun:
     def _budgets(self) -> list[int] | None:
         if self.samples is not None:
             return None
-        spent = {outcome.index: outcome.tokens for outcome in self.folder.outcomes if outcome.mode == "value"}
+        spent = self._spent()
         return [spent[where[0]] for where in self._asked]
+
+    def _spent(self) -> dict[int, int]:
+        """Tokens of ``value``, by question."""
+        return {outcome.index: outcome.tokens for outcome in self.folder.outcomes if outcome.mode == "value"}
+
+    def _ask_again_what_is_too_short(self, chains: Sequence[str]) -> None:
+        """Chains that match a search which failed early are asked again once the search went through."""
+        if self.samples is not None:
+            return
+        spent = self._spent()
+        for outcome in self.folder.outcomes:
+            # each chain counts as one token at least (see `ModeRunner.chains`)
+            if outcome.mode in chains and outcome.tokens + len(outcome.answers) < spent.get(outcome.index, 0):
+                self._done[outcome.mode].discard(outcome.index)
 
     def _record(self, outcome: Outcome) -> None:
         if outcome.mode not in self.modes:
