@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from lapha.agent import ChatEnvironment, ChatFormat, step_header
+from lapha.agent import ChatEnvironment, ChatFormat, end_of_turn_ids, step_header
 
 from .conftest import STYLES, end_of_turn, make_tokenizer, sampled
 
@@ -68,6 +68,20 @@ def test_the_appended_text_is_the_conversation_that_the_template_renders(style):
         {"role": role, "content": content},
     ]
     assert text_of(tokenizer, ids) == tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_the_token_that_ends_a_turn(style):
+    tokenizer = make_tokenizer(style)
+    assert end_of_turn_ids(tokenizer) == {end_of_turn(tokenizer)}
+    tokenizer.chat_template = None
+    assert end_of_turn_ids(tokenizer) == set()
+
+
+def test_a_base_model_ends_its_turn_with_another_token_than_its_sequence():
+    tokenizer = make_tokenizer("qwen2.5")
+    tokenizer.eos_token = "<|endoftext|>"  # as in Qwen's base models
+    assert end_of_turn_ids(tokenizer) == {tokenizer.convert_tokens_to_ids("<|im_end|>")}
 
 
 async def _grow(environment, tokenizer, texts):

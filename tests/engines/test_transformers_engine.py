@@ -263,6 +263,21 @@ def test_stop_tokens_and_lengths(model, tokenizer):
     assert {len(sample.token_ids) for sample in one} == {1}
 
 
+def test_a_step_ends_with_the_chat_templates_turn():
+    """Base models have another end-of-sequence token than the one that ends a turn."""
+    model, tokenizer, _ = load_tiny()
+    end = tokenizer.convert_tokens_to_ids("<|end|>")
+    assert tokenizer.eos_token_id == end
+    tokenizer.eos_token = tokenizer.pad_token
+    model.generation_config.eos_token_id = tokenizer.pad_token_id
+    engine = TransformersEngine(model, tokenizer)
+    assert engine.stop_token_ids == {tokenizer.pad_token_id, end}
+    root, _ = engine.environment.start(problems.generate(1, seed=0)[0].question)
+    samples = run(engine.sample(SampleRequest(root, (), 8, SEARCH, 0)))
+    assert {sample.finish_reason for sample in samples} == {"stop"}
+    assert all(sample.token_ids[-1] == end and "<|end|>" not in sample.text for sample in samples)
+
+
 def test_the_context_window(model, tokenizer):
     engine = TransformersEngine(model, tokenizer, stop_token_ids=[2])
     greedy = SamplingParams(max_tokens=50, temperature=0.0)

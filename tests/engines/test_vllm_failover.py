@@ -19,6 +19,7 @@ from lapha.engines import EngineError, RequestRefusedError, RetryPolicy, Scripte
 from lapha.engines.scripted import render
 from lapha.latent import ValueHead
 from lapha.search import Search, SearchConfig
+from lapha.tiny import load_tiny
 from lapha.types import SampleRequest, SamplingParams, State
 
 SCRIPT = Path(__file__).with_name("completion_server.py")
@@ -194,9 +195,20 @@ def test_steps_are_cut_to_the_models_window(canned):
     assert [sample.finish_reason for sample in ask(engine)] == ["length", "length"]
     assert canned.asked[0]["max_tokens"] == 17
     engine.model = None
-    engine._context_limit = 3
+    engine.context_limit = 3
     with pytest.raises(RequestRefusedError, match=r"a context of 3 tokens leaves no room .* window of 3"):
         ask(engine)
+
+
+def test_servers_stop_where_the_chat_template_ends_a_turn(canned):
+    choice = {"token_ids": [7], "logprobs": {"token_logprobs": [-0.5]}, "finish_reason": "length"}
+    canned.body = {"choices": [{"index": k, **choice} for k in range(2)]}
+    canned.models = {"data": [{"id": "m", "max_model_len": 20}]}
+    _, tokenizer, _ = load_tiny()
+    for given, expected in ((None, [tokenizer.convert_tokens_to_ids("<|end|>")]), ([3, 9], [3, 9]), ([], [])):
+        engine = VLLMServerEngine([canned.url], tokenizer=tokenizer, model="m", stop_token_ids=given)
+        ask(engine)
+        assert canned.asked[-1]["stop_token_ids"] == expected
 
 
 def test_pooled_states_of_another_model_are_found_out(canned):

@@ -4,11 +4,12 @@ import asyncio
 import dataclasses
 import time
 
+import pytest
 from search_helpers import QUESTIONS, SMALL, CountingEnvironment, search_all
 
 from lapha.engines.scripted import ScriptedEngine
 from lapha.search import Search, SearchConfig
-from lapha.types import SamplingParams
+from lapha.types import SamplingParams, Status
 
 
 def test_token_budget_of_a_tree():
@@ -71,6 +72,28 @@ def test_a_request_asks_for_no_more_tokens_than_the_context_has_room_for():
         room = 60 - len(request.state.token_ids) - len(request.bridge_ids)
         assert request.params.max_tokens == min(45, max(room, 1))
     assert any(request.params.max_tokens < 45 for request in asked)
+
+
+@pytest.mark.parametrize("environment_limit", [None, 60, 1000])
+def test_a_context_ends_at_the_engines_window(environment_limit):
+    """Whatever the environment allows: an engine would refuse the next request, and with it the whole tree."""
+    asked = []
+    engine = ScriptedEngine(answer_rate=0.0, depth_limit=1000, fail=lambda request: asked.append(request))
+    engine.environment = CountingEnvironment(engine.environment)
+    if environment_limit is not None:
+        engine.environment.context_limit = environment_limit
+    engine.context_limit = 45
+    config = dataclasses.replace(SMALL, depth_limit=1000, simulations=60, max_expands=1)
+    [result] = search_all(["q?"], engine, config)
+    assert result.error is None
+    ended = [node for node, status in enumerate(result.tree.status) if status == Status.CONTEXT_LIMIT]
+    assert ended
+    for request in asked:
+        length = len(request.state.token_ids) + len(request.bridge_ids)
+        assert length < 45
+        assert length + request.params.max_tokens <= 45
+    assert not any(result.tree.children[node] for node in ended)
+    assert not engine.environment.open
 
 
 def test_a_stream_of_questions_is_answered_as_it_comes():

@@ -3,7 +3,7 @@
 Needs transformers' tokenizers only where a `ChatEnvironment` with tools is made; importing needs nothing.
 """
 
-from lapha.agent.chat import ChatFormat
+from lapha.agent.chat import ChatFormat, end_of_turn_ids
 from lapha.agent.echo import Seen
 from lapha.agent.environment import AgentContext, ChatEnvironment
 from lapha.agent.protocol import (
@@ -27,6 +27,7 @@ __all__ = [
     "ToolBox",
     "ToolCall",
     "ToolResult",
+    "end_of_turn_ids",
     "format_bonus",
     "format_step",
     "parse_step",

@@ -59,6 +59,15 @@ class ChatFormat:
         self._plain = self._gap(None)
         self._with_feedback: _Between | None = None
 
+    @property
+    def end_of_turn(self) -> int | None:
+        """The token that ends an assistant's turn; None where the template writes none.
+
+        It need not be the end-of-sequence token: base models with a ChatML template have another one.
+        """
+        plain = self._plain
+        return plain.closing[plain.skip - 1] if plain.skip else None
+
     def prompt(self, question: str, system: str | None = None, tools: list[dict[str, Any]] | None = None) -> str:
         """The rendered prompt: system prompt, question, generation prompt.
 
@@ -154,7 +163,8 @@ class ChatFormat:
     def _split_closing(self, closing: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
         """The ids, and how many of them end the turn: through the first end-of-sequence or other special token."""
         eos = self._tokenizer.eos_token_id
-        special = set(self._tokenizer.all_special_ids)
+        added = getattr(self._tokenizer, "added_tokens_decoder", {})  # some are special without a role of their own
+        special = {*self._tokenizer.all_special_ids, *(token for token, entry in added.items() if entry.special)}
         for ends in ({eos}, special):
             for index, token in enumerate(closing):
                 if token in ends:
@@ -175,3 +185,21 @@ class ChatFormat:
         if tool is None or _FEEDBACK not in tool:
             return False
         return other is None or tool != other.replace("LaphaRole", "tool")
+
+
+def end_of_turn_ids(tokenizer: Any) -> frozenset[int]:
+    """Tokens with which a model ends its turn by its tokenizer's chat template: what sampling should stop at.
+
+    Args:
+        tokenizer: a transformers tokenizer, with or without a chat template.
+
+    Returns:
+        One id, or none where there is no template, or one that writes no such token.
+
+    Raises:
+        ValueError: a template that cannot be used, as of `ChatFormat`.
+    """
+    if not getattr(tokenizer, "chat_template", None):
+        return frozenset()
+    found = ChatFormat(tokenizer).end_of_turn
+    return frozenset() if found is None else frozenset({found})

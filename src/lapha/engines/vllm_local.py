@@ -15,7 +15,7 @@ import torch
 
 from lapha._checks import check
 from lapha._imports import require
-from lapha.agent import ChatEnvironment
+from lapha.agent import ChatEnvironment, end_of_turn_ids
 from lapha.engines.errors import EngineError, RequestRefusedError
 from lapha.latent import ValueHead
 from lapha.types import Environment, Evaluation, Evaluator, Sample, SampleRequest, State
@@ -139,7 +139,8 @@ class VLLMLocalEngine:
         value_head: reads v̂(s) from h(s); needed with `pooling_llm`.
         evaluator: evaluates states instead of `pooling_llm`.
         environment: what `.environment` returns; None for a `ChatEnvironment` over the tokenizer.
-        stop_token_ids: tokens that end a step beside the model's end-of-sequence tokens.
+        stop_token_ids: tokens that end a step beside the model's end-of-sequence tokens; None for the one with which the
+            chat template ends a turn.
 
     Raises:
         ValueError: evaluators that do not fit together.
@@ -154,7 +155,7 @@ class VLLMLocalEngine:
         value_head: ValueHead | None = None,
         evaluator: Evaluator | None = None,
         environment: Environment | None = None,
-        stop_token_ids: Iterable[int] = (),
+        stop_token_ids: Iterable[int] | None = None,
     ) -> None:
         self._vllm = require("vllm", extra="vllm")
         require("vllm.exceptions", extra="vllm")
@@ -166,8 +167,8 @@ class VLLMLocalEngine:
         self.value_head = value_head.to("cpu", torch.float32).eval() if value_head is not None else None
         self.evaluator = evaluator
         self._environment = environment
-        self._context_limit = int(llm.llm_engine.model_config.max_model_len)
-        self._stop_token_ids = list(stop_token_ids)
+        self.context_limit = int(llm.llm_engine.model_config.max_model_len)
+        self._stop_token_ids = sorted(end_of_turn_ids(self.tokenizer) if stop_token_ids is None else stop_token_ids)
         self._policy = _Stepper(llm, self._vllm)
         self._pooling = _Stepper(pooling_llm, self._vllm) if pooling_llm is not None else None
 
@@ -187,7 +188,7 @@ class VLLMLocalEngine:
         """
         check(request.n >= 1, "request.n", "an integer >= 1", request.n)
         prefix = request.state.token_ids + tuple(request.bridge_ids)
-        room = max(self._context_limit - len(prefix), 1)  # vLLM names a context that leaves none, when it is asked
+        room = max(self.context_limit - len(prefix), 1)  # vLLM names a context that leaves none, when it is asked
         output = await self._policy.ask(prefix, self._parameters(request, room), request.name)
         completions = sorted(output.outputs, key=lambda completion: completion.index)
         if request.params.temperature == 0:

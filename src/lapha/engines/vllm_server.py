@@ -13,7 +13,7 @@ import torch
 
 from lapha._checks import check
 from lapha._imports import require
-from lapha.agent import ChatEnvironment
+from lapha.agent import ChatEnvironment, end_of_turn_ids
 from lapha.engines.errors import EngineError, RequestRefusedError
 from lapha.engines.server_pool import RetryPolicy, ServerPool
 from lapha.latent import ValueHead
@@ -108,7 +108,8 @@ class VLLMServerEngine:
         value_head: reads v̂(s) from h(s); needed with `pooling_urls`.
         evaluator: evaluates states instead of pooling servers, such as a `TransformersEngine`.
         environment: what `.environment` returns; None for a `ChatEnvironment` over the tokenizer.
-        stop_token_ids: tokens that end a step beside the model's end-of-sequence tokens.
+        stop_token_ids: tokens that end a step beside the model's end-of-sequence tokens; None for the one with which the
+            chat template ends a turn.
         context_limit: most tokens of a context with its continuation; None to ask the servers.
         policy: timeouts, retries and circuit breakers.
         api_key: sent as a bearer token, if given.
@@ -127,7 +128,7 @@ class VLLMServerEngine:
         value_head: ValueHead | None = None,
         evaluator: Evaluator | None = None,
         environment: Environment | None = None,
-        stop_token_ids: Iterable[int] = (),
+        stop_token_ids: Iterable[int] | None = None,
         context_limit: int | None = None,
         policy: RetryPolicy | None = None,
         api_key: str | None = None,
@@ -138,8 +139,8 @@ class VLLMServerEngine:
         self.pool = ServerPool(urls, policy, api_key)
         self.model = model
         self.evaluator = evaluator
-        self._stop_token_ids = list(stop_token_ids)
-        self._context_limit = context_limit
+        self._stop_token_ids = sorted(end_of_turn_ids(self.tokenizer) if stop_token_ids is None else stop_token_ids)
+        self.context_limit = context_limit
         self._environment = environment
         if pooling_urls:
             check(evaluator is None, "evaluator", "None where pooling_urls are given", type(evaluator).__name__)
@@ -204,7 +205,7 @@ class VLLMServerEngine:
 
     async def _limit(self, name: str) -> int:
         """The model's window as the servers give it, asked for with the first request, `name`."""
-        if self._context_limit is None:
+        if self.context_limit is None:
             try:
                 answer = await self.pool.ask("/v1/models", name=name)
             except RequestRefusedError as error:
@@ -215,8 +216,8 @@ class VLLMServerEngine:
                 for card in answer.get("data", ())
                 if card.get("max_model_len") and self.model in (None, card.get("id"))
             ]
-            self._context_limit = min(limits, default=2**31)
-        return self._context_limit
+            self.context_limit = min(limits, default=2**31)
+        return self.context_limit
 
     def _payload(self, request: SampleRequest, prefix: tuple[int, ...]) -> dict[str, Any]:
         params = request.params

@@ -63,7 +63,6 @@ class TreeSearch:
         self._states: dict[int, State] = {}
         self._asked_at = 0  # the simulation at which pruning was last considered
         self._frontier: Frontier
-        self._context_limit: int | None = getattr(services.environment, "context_limit", None)
 
     async def run(self) -> None:
         """Grow the tree.
@@ -183,10 +182,18 @@ class TreeSearch:
     def _sampling(self, node: int, turn: Turn) -> SamplingParams:
         """Sampling parameters, with no more tokens than the context has room for."""
         params = self.config.sampling
-        if self._context_limit is None:
-            return params
-        room = self._context_limit - len(self._states[node].token_ids) - len(turn.bridge_ids)
-        return params if room >= params.max_tokens else replace(params, max_tokens=max(room, 1))
+        room = self._room(self._states[node], turn)
+        return params if room is None or room >= params.max_tokens else replace(params, max_tokens=max(room, 1))
+
+    def _room(self, state: State, turn: Turn) -> int | None:
+        """How many tokens may follow the state and its bridge; None where neither environment nor engine has a limit."""
+        parts = (self.services.environment, self.services.policy)
+        limits = [limit for part in parts if (limit := getattr(part, "context_limit", None)) is not None]
+        return min(limits) - len(state.token_ids) - len(turn.bridge_ids) if limits else None
+
+    def _is_full(self, state: State, turn: Turn) -> bool:
+        room = self._room(state, turn)
+        return room is not None and room < 1
 
     # --- taking an expansion into the tree -----------------------------------------------------------------
 
@@ -199,6 +206,8 @@ class TreeSearch:
             status = step.status
             if status is Status.OPEN and depth >= self.config.depth_limit:
                 status = Status.DEPTH_LIMIT
+            elif status is Status.OPEN and self._is_full(sample.state, step.turn):
+                status = Status.CONTEXT_LIMIT
             node = tree.add(
                 parent,
                 tokens=(*bridge, *sample.token_ids),

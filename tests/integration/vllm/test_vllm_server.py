@@ -112,7 +112,7 @@ def test_a_refused_request_names_itself(engine):
     request = SampleRequest(State((5,) * 600), (), 1, SEARCH, 0, "tree 4, node 2")
     with pytest.raises(RequestRefusedError, match=r"'tree 4, node 2': a context of 600 tokens .* window of 512"):
         asyncio.run(closing(engine, engine.sample(request)))
-    engine._context_limit = 10**6  # as if the servers had not told: now they refuse
+    engine.context_limit = 10**6  # as if the servers had not told: now they refuse
     with pytest.raises(RequestRefusedError, match=r"'tree 4, node 2' from http://.*HTTP 400"):
         asyncio.run(closing(engine, engine.sample(request)))
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from lapha._checks import check
-from lapha.agent import ChatEnvironment
+from lapha.agent import ChatEnvironment, end_of_turn_ids
 from lapha.engines.transformers_engine.batcher import SlotBatcher
 from lapha.engines.transformers_engine.jobs import Job
 from lapha.engines.transformers_engine.loading import load_model, load_value_head
@@ -41,7 +41,8 @@ class TransformersEngine:
         tokenizer: its tokenizer.
         value_head: reads v̂(s) from h(s); None for one that says 0.5 everywhere.
         environment: what `.environment` returns; None for a `ChatEnvironment` over `tokenizer`.
-        stop_token_ids: tokens that end a step; None for the model's and the tokenizer's end-of-sequence tokens.
+        stop_token_ids: tokens that end a step; None for the model's and the tokenizer's end-of-sequence tokens and the
+            token with which the chat template ends a turn.
         max_batch: continuations decoded at once, ≥ 1.
         max_prefill_tokens: context tokens that enter the batch between two steps, about, ≥ 1.
         autocast: dtype to compute in while the weights stay in theirs, as in mixed-precision training; None for no autocast.
@@ -139,6 +140,11 @@ class TransformersEngine:
             limit = min(_ENVIRONMENT_TOKENS, self._decoder.context_limit)
             self._environment = ChatEnvironment(self.tokenizer, context_limit=limit)
         return self._environment
+
+    @property
+    def context_limit(self) -> int:
+        """Most tokens of a context with its continuation: the model's window."""
+        return self._decoder.context_limit
 
     @property
     def reuses_kv(self) -> bool:
@@ -240,8 +246,8 @@ def _memory_share(device: torch.device) -> int:
 
 
 def _stop_ids(model: Any, tokenizer: Any) -> set[int]:
-    """End-of-sequence tokens of the generation configuration and of the tokenizer."""
-    found: set[int] = set()
+    """End-of-sequence tokens of the generation configuration and of the tokenizer, and the chat template's end of turn."""
+    found: set[int] = set(end_of_turn_ids(tokenizer))
     for value in (
         getattr(getattr(model, "generation_config", None), "eos_token_id", None),
         getattr(tokenizer, "eos_token_id", None),
