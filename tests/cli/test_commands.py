@@ -6,6 +6,8 @@ import re
 
 import pytest
 
+from scripted_model import save_scripted_model
+
 from lapha.cli import COMMANDS, run
 from lapha.search import SearchResult
 
@@ -81,6 +83,7 @@ def test_eval_runs_all_modes_resumes_and_reports(tmp_path, capsys):
     ]  # fmt: skip
     assert run(command) == 0
     table = capsys.readouterr().out
+    assert "no value head" not in table
     for mode in ("single", "react", "value", "majority", "best-of-n"):
         assert mode in table
     rollouts = (tmp_path / "run" / "rollouts.jsonl").read_bytes()
@@ -133,6 +136,22 @@ def test_eval_grades_a_file_against_its_own_answers(tmp_path, capsys):
     grades = [json.loads(line) for line in (tmp_path / "run" / "grades.jsonl").read_text().splitlines()]
     assert {grade["index"] for grade in grades} <= {0, 1}
     assert all(grade["method"] != "exact" for grade in grades)
+
+
+def test_eval_says_so_where_no_value_head_ranks_the_chains(tmp_path, capsys):
+    pytest.importorskip("math_verify", reason="needs lapha[llm]")
+    pytest.importorskip("jinja2", reason="needs lapha[viz]")
+    model = save_scripted_model(tmp_path / "model", ["six times seven</think>\n<answer>42</answer>"])
+    data, out = tmp_path / "data.jsonl", tmp_path / "run"
+    data.write_text(json.dumps({"question": "What is 6 times 7?", "answer": "42"}) + "\n")
+    command = ["eval", "--model", model, "--data", data, "--modes", "best-of-n", "--samples", 2, "--graders", 1]
+    assert run([*map(str, command), "--out", str(out)]) == 0
+    note = "best-of-n takes the chain with the highest mean log-probability a token"
+    assert note in " ".join(capsys.readouterr().out.split())
+    assert note in (out / "results.md").read_text()
+    assert note in " ".join((out / "report.html").read_text().split())
+    (row,) = csv.DictReader((out / "results.csv").open())
+    assert (row["accuracy"], row["samples"]) == ("1.000000", "2.000000")
 
 
 def test_eval_ends_with_one_and_a_list_if_problems_failed(tmp_path, capsys):

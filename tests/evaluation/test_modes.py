@@ -8,9 +8,11 @@ import pytest
 
 import lapha.evaluation.modes as modes_module
 from lapha.engines import ScriptedEngine
+from lapha.engines.scripted import ANSWER, DIGIT, WORD
 from lapha.evaluation.comparison import accuracy_by_simulations, powers_of_two, score_mode
 from lapha.evaluation.modes import MODES, ModeRunner, Outcome, answers_by_simulation
 from lapha.search import SearchConfig
+from lapha.search.seeds import QuestionKeys
 
 QUESTIONS = [f"question {index}" for index in range(6)]
 
@@ -59,6 +61,40 @@ def test_majority_takes_the_most_frequent_answer_and_best_of_n_the_best_valued(r
         assert best.value == top
         assert best.answers[best.values.index(top)] == best.answer
     assert seen >= 3
+
+
+class Recorded(ScriptedEngine):
+    """Keeps what it sampled, by the chain that asked (its key)."""
+
+    chains: dict
+
+    async def sample(self, request):
+        samples = await super().sample(request)
+        for sample in samples:
+            self.chains.setdefault(request.name.split(", node")[0], []).append(sample)
+        return samples
+
+
+def test_best_of_n_without_a_value_head_takes_the_likeliest_chain():
+    """Against the sampled tokens themselves. v̂ would choose otherwise."""
+    engine = Recorded(answer_rate=0.2)
+    engine.chains = {}
+    config = SearchConfig(simulations=12, breadth=4, depth_limit=6, seed=3)
+    found = ModeRunner(engine, config, best_by="logprob").run(QUESTIONS, ["best-of-n"], samples=6)["best-of-n"]
+    for question, outcome in zip(QUESTIONS, found):
+        digest = QuestionKeys().key(question).split("-")[0]
+        answering = []
+        for name, samples in engine.chains.items():
+            tokens = [token for sample in samples for token in sample.token_ids]
+            if digest in name and ANSWER in tokens:
+                mean = sum(sum(sample.logprobs) for sample in samples) / len(tokens)
+                after = tokens[tokens.index(ANSWER) + 1 :]
+                answering.append((mean, "".join(str(t - DIGIT) for t in after if DIGIT <= t < WORD)))
+        assert len(answering) == sum(answer is not None for answer in outcome.answers)
+        assert outcome.answer == max(answering, default=(0, None))[1]
+    by_value = ModeRunner(ScriptedEngine(answer_rate=0.2), config).run(QUESTIONS, ["best-of-n"], samples=6)["best-of-n"]
+    assert [outcome.answers for outcome in by_value] == [outcome.answers for outcome in found]
+    assert [outcome.answer for outcome in by_value] != [outcome.answer for outcome in found]
 
 
 def test_independent_chains_differ(run):
@@ -160,6 +196,7 @@ def test_no_signature_of_the_modes_takes_a_gold_answer():
     [
         (lambda: runner().run(QUESTIONS, ["guess"]), r"modes: expected one of .*'value', got 'guess'"),
         (lambda: runner().run(QUESTIONS, ["majority"]), "samples: expected a number, or mode value to match"),
+        (lambda: runner(best_by="luck"), "best_by: expected one of 'logprob', 'value', got 'luck'"),
         (lambda: runner(concurrency=0), "concurrency: expected an integer >= 1, got 0"),
         (lambda: runner().chains(QUESTIONS, budgets=[1]), "budgets: expected 6 numbers"),
     ],

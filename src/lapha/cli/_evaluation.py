@@ -80,6 +80,7 @@ class EvaluationCommand:
                     environment=loaded.environment,
                     plain_environment=loaded.plain_environment,
                     concurrency=self.concurrency,
+                    best_by="value" if loaded.has_value_head else "logprob",
                     on_outcome=on_outcome,
                     on_search=on_search,
                 ),
@@ -203,6 +204,8 @@ def print_results(graded: Any) -> None:
     for row in result_rows(graded):
         table.add_row(*row)
     Console(width=max(Console().width, 120)).print(table)
+    for note in graded.notes():
+        Console().print(note, highlight=False)
 
 
 def _can_draw() -> bool:

@@ -6,7 +6,7 @@ A mode never sees a gold answer: it returns what it would answer, and grading ha
 * ``react``: one sampled chain, with the environment's tools;
 * ``value``: value-guided search;
 * ``majority``, ``best-of-n``: independent sampled chains, the most frequent answer, or the chain whose end the value
-  head likes best. They sample until they have used the tokens that ``value`` used on the same question: the last
+  head likes best (without a head: the chain with the highest mean log-probability a token). They sample until they have used the tokens that ``value`` used on the same question: the last
   chain is finished, so they get no fewer.
 """
 
@@ -24,11 +24,13 @@ import numpy as np
 from lapha._checks import check, check_choice
 from lapha.evaluation.answers import normalise
 from lapha.search import ANSWER_RULES, Search, SearchConfig, SearchResult
+from lapha.search.answers import best_by_logprob
 from lapha.tree.rewind import rewind
 from lapha.types import Environment, Evaluator, Policy
 
 MODES = ("single", "react", "value", "majority", "best-of-n")
 CHAIN_MODES = ("majority", "best-of-n")
+BEST_BY = ("value", "logprob")
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,8 @@ class ModeRunner:
         environment: the agent's, with its tools.
         plain_environment: of ``single``, without tools; default: `environment`.
         concurrency: trees and chains in flight at once, ≥ 1.
+        best_by: what best-of-n ranks chains by, a name in `BEST_BY`: ``"value"``, v̂ of the chain's end, or
+            ``"logprob"``, its mean log-probability a token, for a policy whose v̂ says nothing.
         on_outcome: called with every outcome as it comes.
         on_search: called with every search of ``value``, before its outcome.
     """
@@ -82,16 +86,19 @@ class ModeRunner:
         environment: Environment | None = None,
         plain_environment: Environment | None = None,
         concurrency: int = 32,
+        best_by: str = "value",
         on_outcome: Callable[[Outcome], None] | None = None,
         on_search: Callable[[SearchResult], None] | None = None,
     ) -> None:
         check(concurrency >= 1, "concurrency", "an integer >= 1", concurrency)
+        check_choice(best_by, "best_by", BEST_BY)
         self.policy = policy
         self.config = config
         self.evaluator = evaluator
         self.environment = environment
         self.plain_environment = plain_environment or environment
         self.concurrency = concurrency
+        self.best_by = best_by
         self.on_outcome = on_outcome or (lambda outcome: None)
         self.on_search = on_search
 
@@ -149,13 +156,14 @@ class ModeRunner:
         check(budgets is None or len(budgets) == len(questions), "budgets", f"{len(questions)} numbers", budgets)
         check(samples >= 1, "samples", "an integer >= 1", samples)
         outcomes: dict[str, list[Outcome]] = {mode: [] for mode in CHAIN_MODES}
+        choices = (_most_frequent, _best_valued if self.best_by == "value" else _likeliest)
         for start in range(0, len(questions), self.concurrency):  # what is finished is handed out before more begins
             part = slice(start, start + self.concurrency)
             began = time.perf_counter()
             taken = self._sample_chains(questions[part], None if budgets is None else budgets[part], samples)
             seconds = (time.perf_counter() - began) / len(taken)
             for offset, results in enumerate(taken):
-                for mode, choose in zip(CHAIN_MODES, (_most_frequent, _best_valued)):
+                for mode, choose in zip(CHAIN_MODES, choices):
                     outcome = _outcome_of_chains(start + offset, mode, results, choose(results), seconds)
                     outcomes[mode].append(outcome)
                     self.on_outcome(outcome)
@@ -301,6 +309,12 @@ def _most_frequent(results: Sequence[SearchResult]) -> SearchResult | None:
 def _best_valued(results: Sequence[SearchResult]) -> SearchResult | None:
     given = [result for result in results if result.answer is not None and not math.isnan(result.value)]
     return max(given, key=lambda result: result.value, default=None)
+
+
+def _likeliest(results: Sequence[SearchResult]) -> SearchResult | None:
+    """The answering chain with the highest mean log-probability a token; the earliest among equals."""
+    ranked = [(choice.score, result) for result in results if (choice := best_by_logprob(result.tree)) is not None]
+    return max(ranked, key=lambda pair: pair[0], default=(0.0, None))[1]
 
 
 def _outcome_of_chains(

@@ -91,7 +91,8 @@ def _results(runs: dict[str, GradedRun]) -> Section:
         "Accuracy is of the one answer that a mode gives, with its 95 % bootstrap interval over problems; pass@1 and avg@k are over all "
         "answers that it produced. Ungradable answers count as neither right nor wrong. Tokens and seconds are per problem."
     )
-    return Section("Results", "", [Table(columns, rows, caption)])
+    notes = " ".join(dict.fromkeys(note for run in runs.values() for note in run.notes()))
+    return Section("Results", notes, [Table(columns, rows, caption)])
 
 
 def _comparison(runs: dict[str, GradedRun]) -> Section:

@@ -20,6 +20,8 @@ from lapha.tree.storage import replace_file
 # grades many (index, answer) pairs at once
 GradeVerdicts = Callable[[Sequence[tuple[int, str]]], list[Verdict]]
 
+BEST_BY_LOGPROB = "There is no value head, so best-of-n takes the chain with the highest mean log-probability a token."
+
 _CSV_COLUMNS = (
     "mode", "problems", "accuracy", "low", "high", "pass_at_1", "mean_correct", "any_correct", "samples", "tokens",
     "ungradable", "judged", "failed", "auc", "brier", "ece",
@@ -49,6 +51,11 @@ class GradedRun:
     def grade(self, pairs: Sequence[tuple[int, str]]) -> list[bool | None]:
         """Verdicts that the run has."""
         return [self.verdicts[pair].correct for pair in pairs]
+
+    def notes(self) -> list[str]:
+        """What a reader of the table has to know about this run."""
+        ranked = {record.get("best_by") for record in self.records if record["mode"] == "best-of-n"}
+        return [BEST_BY_LOGPROB] if "logprob" in ranked else []
 
     def judged(self, mode: str) -> int:
         """How many of a mode's answers only the judge could decide."""
@@ -184,7 +191,7 @@ def results_markdown(run: GradedRun) -> str:
         "\nAccuracy with 95 % bootstrap intervals over problems; tokens and seconds per problem. Ungradable answers count "
         "as neither right nor wrong. majority and best-of-n sample at least as many tokens as value, unless --samples says otherwise.\n"
     )
-    return "\n".join(lines) + "\n" + note
+    return "\n".join(lines) + "\n" + note + "".join(f"\n{line}\n" for line in run.notes())
 
 
 __all__ = [

@@ -109,6 +109,8 @@ class EvaluationRun:
             return
         where = self._asked[outcome.index]
         more = self._curves.pop(outcome.index, {}) if outcome.mode == "value" else {}
+        if outcome.mode == "best-of-n":
+            more = {"best_by": self.runner.best_by}
         for index in where:
             if index not in self._done[outcome.mode]:
                 placed = dataclasses.replace(outcome, index=index)
