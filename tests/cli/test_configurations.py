@@ -58,6 +58,9 @@ def test_paper_constants(path):
         "epsilon_high": 0.28,
         "value_weight": 1.0,
         "easy_accuracy": 0.8,
+        # where the defaults depart from the paper
+        "failed_leaves": "geometry",
+        "value_states": "tree",
     }
     assert {name: arguments[name] for name in expected} == expected
 

@@ -98,7 +98,7 @@ def load_model(
 
         check(not pooling_servers, "pooling_server", "none without a server to sample from", list(pooling_servers))
         engine = TransformersEngine.from_pretrained(path, value_head=head, gguf_file=gguf_file)
-    depth = depth_limit or depth
+    depth = depth if depth_limit is None else depth_limit
     plain = ChatEnvironment(engine.tokenizer, depth_limit=depth, context_limit=context_limit)
     loaded = LoadedModel(name, engine, plain, plain, breadth, depth, sampling, head is not None)
     if name == TINY:

@@ -133,11 +133,11 @@ class TrainingRun:
         )
 
     def train(self, resume: bool = True) -> None:
-        """Train; with `resume`, from the last checkpoint in the output folder if there is one."""
-        from transformers.trainer_utils import get_last_checkpoint
+        """Train; with `resume`, from the last whole checkpoint in the output folder if there is one."""
+        from lapha.integrations.trl.checkpoint import last_checkpoint
 
         folder = Path(str(self.trainer.args.output_dir))
-        last = get_last_checkpoint(str(folder)) if resume and folder.is_dir() else None
+        last = last_checkpoint(folder) if resume else None
         if last:
             logger.info("resuming from %s", last)
         self.trainer.train(resume_from_checkpoint=last)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import re
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,6 +13,10 @@ import torch
 from lapha.latent import ValueHead
 
 PREFIX = "value_head."
+
+logger = logging.getLogger(__name__)
+
+_CHECKPOINT = re.compile(r"^checkpoint-(\d+)$")
 
 
 # In a model with adapters the trained head is the wrapper's copy; `original_module` is what it started from.
@@ -43,3 +50,28 @@ def load_value_head(folder: str, hidden_size: int) -> ValueHead | None:
     if head.linear.in_features != hidden_size:
         raise ValueError(f"value head in {folder}: expected hidden size {hidden_size}, got {head.linear.in_features}")
     return head
+
+
+def last_checkpoint(folder: str | Path) -> str | None:
+    """The newest checkpoint in `folder` that was written to its end, or None.
+
+    The trainer's state is written last: a checkpoint that a kill cut off has none, or half of one. Such checkpoints are
+    passed over with a warning.
+    """
+    steps = {
+        int(found[1]): path for path in Path(folder).glob("checkpoint-*") if (found := _CHECKPOINT.search(path.name))
+    }
+    for _, path in sorted(steps.items(), reverse=True):
+        if _is_whole(path):
+            return str(path)
+        logger.warning("%s is passed over: it was cut off while it was written", path)
+    return None
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    state = checkpoint / "trainer_state.json"
+    try:
+        json.loads(state.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return False
+    return True
