@@ -22,7 +22,8 @@ def run_facts(device: torch.device) -> dict[str, Any]:
     """Commit, versions and device: the same for every measurement of a run."""
     return {
         "commit": _git("rev-parse", "HEAD"),
-        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        # result files do not count: a suite appends to its own while it runs
+        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!benchmarks/results")),
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": _versions(),
         "device": device.type,
