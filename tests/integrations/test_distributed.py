@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 pytest.importorskip("trl")
 pytest.importorskip("deepspeed")
@@ -17,7 +18,10 @@ from safetensors.torch import load_file
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 sys.path.insert(0, str(HERE))
+import compared
 import recorded
+
+from lapha.tiny import load_tiny
 
 TIMEOUT = 900
 
@@ -32,16 +36,20 @@ def trees_file(tmp_path_factory):
     return path
 
 
-def run(command, out, trees_file, questions, *options):
+def launch(command, trees_file, arguments):
     environment = {**os.environ, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE)}
     # DeepSpeed compiles its shared-memory operator on first use; a build folder of this test's own cannot be left
     # locked by a run that was killed.
     environment["TORCH_EXTENSIONS_DIR"] = str(trees_file.parent / "extensions")
-    script = [str(HERE / "recorded.py"), str(out), str(trees_file), str(questions), *map(str, options)]
+    command = [*command, *map(str, arguments)]
     done = subprocess.run(
-        [*command, *script], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT, check=False
+        command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT, check=False
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+
+
+def run(command, out, trees_file, questions, *options):
+    launch(command, trees_file, [HERE / "recorded.py", out, trees_file, questions, *options])
     return json.loads((out / "losses.json").read_text())
 
 
@@ -52,9 +60,11 @@ def sharded(trees_file, tmp_path_factory):
     return out, run(two_processes(), out, trees_file, 2)
 
 
-def two_processes():
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file"]
-    return [*launch, str(ROOT / "configs/accelerate/zero3_2cpu.yaml")]
+ZERO3 = ROOT / "configs/accelerate/zero3_2cpu.yaml"
+
+
+def two_processes(configuration=ZERO3):
+    return [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(configuration)]
 
 
 def saved(folder):
@@ -94,3 +104,93 @@ def test_zero3_does_not_step_on_a_batch_without_signal(tmp_path, trees_file, sha
     for key in before:
         assert torch.equal(after[key], before[key]), key
     assert any(not torch.equal(moved[key], before[key]) for key in before)
+
+
+# Shared prompts. DeepSpeed leaves parameters below 100,000 numbers whole unless told otherwise, which is all of this
+# policy: here every parameter is partitioned.
+PARTITIONED = {
+    "zero_optimization": {
+        "stage": 3,
+        "stage3_gather_16bit_weights_on_model_save": True,
+        "stage3_param_persistence_threshold": 0,
+    },
+    "zero_allow_untested_optimizer": True,
+    **{name: "auto" for name in ("gradient_accumulation_steps", "gradient_clipping", "train_batch_size")},
+    "train_micro_batch_size_per_gpu": "auto",
+}
+
+
+def training_file(folder, name, **changes):
+    """What a user gives `lapha train`: the shipped file in small, by plain gradient descent."""
+    values = yaml.safe_load((ROOT / "configs/tiny.yaml").read_text())
+    values |= {
+        "output_dir": str(folder / name), "per_device_train_batch_size": 8, "max_steps": 2, "simulations": 12,
+        "max_expands": 1, "c_puct": 0.1, "easy_accuracy": 1.0, "process_reward": "strict", "beta": 0.1,
+        "optim": "sgd", "learning_rate": 0.03, "lr_scheduler_type": "constant", "warmup_steps": 0, "logging_steps": 1,
+        "save_steps": 2, "problems": 8,
+    }  # fmt: skip
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(values | changes))
+    return path
+
+
+@pytest.fixture(scope="module")
+def compared_runs(trees_file, tmp_path_factory):
+    """Where both trainers ran in all of `compared.SHARDED`, and `lapha train` with the plain one."""
+    folder = tmp_path_factory.mktemp("compared")
+    compared.save_untied(trees_file.parent / "untied")
+    (folder / "deepspeed.json").write_text(json.dumps(PARTITIONED))
+    configuration = yaml.safe_load(ZERO3.read_text())
+    configuration["deepspeed_config"] = {
+        "deepspeed_config_file": str(folder / "deepspeed.json"),
+        "zero3_init_flag": False,
+    }
+    del configuration["mixed_precision"]
+    (folder / "accelerate.yaml").write_text(yaml.safe_dump(configuration))
+    script = [HERE / "compared.py", folder, trees_file, training_file(folder, "plain")]
+    launch(two_processes(folder / "accelerate.yaml"), trees_file, script)
+    return folder
+
+
+@pytest.mark.parametrize("setting", compared.SHARDED)
+def test_zero3_shares_prompts_at_no_change_of_losses_and_updates(compared_runs, setting):
+    plain, shared = (torch.load(compared_runs / setting / f"{name}.pt") for name in compared.TRAINERS)
+    compared.check_same(plain, shared)
+    assert shared["whole"] == []  # the head too had to be gathered
+    assert plain["sequences"] == [2 * recorded.BREADTH] * 2  # on both processes
+    assert shared["sequences"] == ([2, 1] if compared.SHARDED[setting].uneven else [2, 2])
+
+
+@pytest.mark.parametrize("setting", ["untied", "adapters"])
+def test_zero3_shares_prompts_as_one_process_trains(tmp_path, compared_runs, trees_file, setting):
+    trees, untied = pickle.loads(trees_file.read_bytes()), trees_file.parent / "untied"
+    one = compared.outcome(compared.make_trainer("plain", compared.SHARDED[setting], tmp_path, trees, 4, untied))
+    compared.check_same(one, torch.load(compared_runs / setting / "shared.pt"))
+
+
+def test_zero3_resumes_with_shared_prompts(compared_runs):
+    through, resumed = (torch.load(compared_runs / compared.RESUMED / f"{name}.pt") for name in ("shared", "resumed"))
+    assert resumed["losses"] == through["losses"]
+    assert len(resumed["rows"]) == len(through["rows"]) // 3  # it took the last step alone
+    for name, tensor in through["after"].items():
+        assert torch.equal(resumed["after"][name], tensor), name
+
+
+def test_lapha_train_shares_prompts_under_deepspeed(compared_runs, trees_file):
+    """The command itself, under ZeRO-2, against the plain trainer's run of the same file under ZeRO-3."""
+    configuration = yaml.safe_load(ZERO3.read_text())
+    configuration["deepspeed_config"]["zero_stage"] = 2
+    (compared_runs / "zero2.yaml").write_text(yaml.safe_dump(configuration))
+    given = training_file(compared_runs, "shared", share_prompts=True)
+    launch(two_processes(compared_runs / "zero2.yaml"), trees_file, ["-m", "lapha", "train", "--config", given])
+    model, _, head = load_tiny()
+    before = {**model.state_dict(), **head.state_dict()}
+    states = []
+    for name in ("plain", "shared"):
+        history = json.loads((compared_runs / name / "checkpoint-2" / "trainer_state.json").read_text())["log_history"]
+        names = ("loss", "kl", "entropy", "lapha/value_loss", "lapha/tree_tokens")
+        losses = [{name: entry[name] for name in names} for entry in history if "loss" in entry]
+        after = saved(compared_runs / name)
+        after.pop("lm_head.weight", None)  # the embedding again, which ZeRO-3 writes twice
+        states.append({"losses": losses, "before": {name: before[name] for name in after}, "after": after})
+    compared.check_same(*states)

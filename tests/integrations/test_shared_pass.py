@@ -5,14 +5,17 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 pytest.importorskip("trl")
+ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(Path(__file__).parent))
+import compared
 import recorded
 from datasets import Dataset
 from transformers import AutoConfig
 
-from lapha.integrations.trl import LaPhaTrainer, SharedPrefixTrainer
+from lapha.integrations.trl import SharedPrefixTrainer
 from lapha.integrations.trl.shared_pass import regroup, takes_packed_rows
 from lapha.tiny import load_tiny, tiny_path
 
@@ -42,17 +45,24 @@ def run(trainer_class, folder, trees, **changes):
     return trainer, recorded.losses(trainer), lengths
 
 
-@pytest.mark.parametrize("value_states", ["path", "tree"])
-def test_losses_and_weights_are_those_of_the_plain_pass(tmp_path, trees, value_states):
-    plain, expected, rows = run(LaPhaTrainer, tmp_path / "plain", trees, value_states=value_states)
-    shared, got, groups = run(SharedPrefixTrainer, tmp_path / "shared", trees, value_states=value_states)
-    for first, second in zip(expected, got, strict=True):
-        assert second == pytest.approx(first, rel=1e-3, abs=1e-5)
-    for name, tensor in plain.model.state_dict().items():
-        torch.testing.assert_close(shared.model.state_dict()[name], tensor, rtol=1e-3, atol=2e-4)
+@pytest.mark.parametrize("setting", compared.SETTINGS.values(), ids=compared.SETTINGS)
+def test_losses_and_updates_are_those_of_the_plain_pass(tmp_path, trees, setting):
+    if setting.rank:
+        pytest.importorskip("peft")
+    trainers = [compared.make_trainer(name, setting, tmp_path / name, trees, 4) for name in compared.TRAINERS]
+    plain, shared = map(compared.outcome, trainers)
+    compared.check_same(plain, shared)
     # and it is another pass: fewer sequences, fewer tokens
-    assert groups[0][0] == rows[0][0] // recorded.BREADTH
-    assert groups[0].numel() < rows[0].numel()
+    rows, groups = plain["rows"][0], shared["rows"][0]
+    assert groups[0] == rows[0] // recorded.BREADTH
+    assert groups.numel() < rows.numel()
+    # checkpointed layers run again in the backward pass; the reference that disabled adapters give needs none
+    forward = 4 if setting.changes.get("value_states") == "tree" else 2
+    reference = 2 if setting.rank and setting.changes.get("beta") else 0
+    again = forward if setting.changes["gradient_checkpointing"] else 0
+    assert shared["layer_passes"] == forward + reference + again
+    if setting.changes.get("beta"):
+        assert plain["losses"][1]["kl"] > 1e-5  # else a reference that is the policy itself would do
 
 
 def test_micro_batches_hold_whole_groups(tmp_path, trees):
@@ -99,8 +109,31 @@ def test_models_that_cannot_take_packed_rows_go_their_own_way():
     assert not takes_packed_rows(config)
 
 
-def test_adapters_are_refused(tmp_path):
+def test_adapters_that_go_by_columns_are_refused(tmp_path, trees):
+    peft = pytest.importorskip("peft")
     from lapha.cli._training_run import lora
 
-    with pytest.raises(ValueError, match="peft_config"):
-        SharedPrefixTrainer(load_tiny()[0], recorded.settings(tmp_path, 8), peft_config=lora(4))
+    waiting = lora(4)
+    waiting.alora_invocation_tokens = [1, 2]
+    for adapter in (peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2), waiting):
+        args = recorded.settings(tmp_path, 8)
+        rollout = recorded.RecordedRollout(trees, search=args.search_config(), shaping=args.shaping_config())
+        model, tokenizer, _ = load_tiny()
+        with pytest.raises(ValueError, match="peft_config: expected adapters that act on every token"):
+            SharedPrefixTrainer(
+                model, args, rollout=rollout, processing_class=tokenizer, peft_config=adapter,
+                train_dataset=Dataset.from_dict({"prompt": recorded.QUESTIONS}),
+            )  # fmt: skip
+
+
+@pytest.mark.parametrize(("said", "shares"), [({}, False), ({"share_prompts": True, "lora_rank": 2}, True)])
+def test_a_training_file_says_whether_prompts_are_shared(tmp_path, said, shares):
+    from lapha.cli._training_run import TrainingRun, read_settings
+
+    pytest.importorskip("peft")
+    path = tmp_path / "train.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load((ROOT / "configs/tiny.yaml").read_text()) | said))
+    training = TrainingRun(read_settings(path, output_dir=tmp_path / "out", dry_run=True))
+    assert isinstance(training.trainer, SharedPrefixTrainer) == shares
+    training.train()
+    assert training.trainer.state.global_step == 1
