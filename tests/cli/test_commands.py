@@ -5,7 +5,6 @@ import json
 import re
 
 import pytest
-
 from scripted_model import save_scripted_model
 
 from lapha.cli import COMMANDS, run
@@ -152,6 +151,13 @@ def test_eval_says_so_where_no_value_head_ranks_the_chains(tmp_path, capsys):
     assert note in " ".join((out / "report.html").read_text().split())
     (row,) = csv.DictReader((out / "results.csv").open())
     assert (row["accuracy"], row["samples"]) == ("1.000000", "2.000000")
+
+
+def test_search_and_eval_vote_on_values_and_on_the_embedded_problems_on_moves():
+    from lapha.cli._grading import sameness
+
+    assert sameness("math-500")("\\frac12") == sameness("data.jsonl")("0.5") != sameness("tiny")("0.5")
+    assert sameness("tiny")("+10 -1") != sameness("tiny")("-1 +10")
 
 
 def test_eval_ends_with_one_and_a_list_if_problems_failed(tmp_path, capsys):

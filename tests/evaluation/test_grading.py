@@ -109,9 +109,9 @@ def test_reading_in_two_stages_finds_what_reading_the_slow_way_finds(monkeypatch
     from math_verify.parser import parse_latex_cached
 
     def read():
-        grading._parse.cache_clear()
+        grading.parse_mathematics.cache_clear()
         parse_latex_cached.cache_clear()
-        return [repr(grading._parse(text)) for text in READ]
+        return [repr(grading.parse_mathematics(text)) for text in READ]
 
     quick = read()
     monkeypatch.setattr(quick_parsing, "FIRST_STAGE", "LL")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lapha._checks import check
-from lapha.cli._grading import Grader, LiveProgress
+from lapha.cli._grading import Grader, LiveProgress, sameness
 from lapha.evaluation.data import Selection, fingerprint, load_questions, parse_shard
 from lapha.evaluation.modes import check_modes
 
@@ -80,6 +80,7 @@ class EvaluationCommand:
                     environment=loaded.environment,
                     plain_environment=loaded.plain_environment,
                     concurrency=self.concurrency,
+                    canonical=sameness(settings["data"]),
                     best_by="value" if loaded.has_value_head else "logprob",
                     on_outcome=on_outcome,
                     on_search=on_search,

@@ -6,13 +6,26 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from lapha.evaluation.data import Selection, load_problems
 from lapha.evaluation.grading import Verdict
 from lapha.evaluation.modes import Outcome
+
+
+def sameness(of: str) -> Callable[[str], str]:
+    """What makes two answers the same, for the rules that vote.
+
+    Args:
+        of: the problems, or the model; ``"tiny"`` is the embedded one, whose answers are lists of moves: two are the same
+            if they are the same moves. All others' are mathematics.
+    """
+    from lapha.evaluation.answers import normalise
+    from lapha.evaluation.canonical import canonical_math
+
+    return normalise if of == "tiny" else canonical_math
 
 
 class Grader:

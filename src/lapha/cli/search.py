@@ -88,6 +88,7 @@ def search(
 
 def _run(loaded: Any, question: str, config: Any, save: Path | None) -> Any:
     """Search with a live display. An interrupt saves the tree as far as it has grown."""
+    from lapha.cli._grading import sameness
     from lapha.cli._progress import console, progress_bar
     from lapha.search import Search
 
@@ -104,7 +105,13 @@ def _run(loaded: Any, question: str, config: Any, save: Path | None) -> Any:
             bar.update(task, completed=done, status=status)
             return False
 
-        search = Search(loaded.engine, environment=loaded.environment, config=config, stop=watch)
+        search = Search(
+            loaded.engine,
+            environment=loaded.environment,
+            config=config,
+            stop=watch,
+            canonical=sameness(loaded.name),
+        )
         try:
             (result,) = search.run([question], concurrency=1)
         except KeyboardInterrupt:

@@ -12,6 +12,7 @@ _EXPORTS = {
     "GraderPool": "lapha.evaluation.grader_pool",
     "Interval": "lapha.evaluation.statistics",
     "Verdict": "lapha.evaluation.grading",
+    "canonical_math": "lapha.evaluation.canonical",
     "bootstrap": "lapha.evaluation.statistics",
     "calibration": "lapha.evaluation.statistics",
     "extract_answer": "lapha.evaluation.answers",
@@ -24,6 +25,7 @@ __all__ = sorted(_EXPORTS)
 
 if TYPE_CHECKING:
     from lapha.evaluation.answers import extract_answer as extract_answer
+    from lapha.evaluation.canonical import canonical_math as canonical_math
     from lapha.evaluation.grader_pool import GraderPool as GraderPool
     from lapha.evaluation.grading import Verdict as Verdict
     from lapha.evaluation.grading import grade_answer as grade_answer

@@ -65,7 +65,7 @@ def core(answer: str) -> str:
 _UNWRAP = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit|mbox|operatorname|bf|rm)\s*\{([^{}]*)\}")
 _DELETE = re.compile(
     r"\\left(?![a-z])|\\right(?![a-z])|(?<!\\)\\[!,;:> ]|\\q?quad(?![a-z])|~|\^\s*\{?\s*\\circ\s*\}?|\\degree|°"
-    r"|\\displaystyle|\\limits|\$"
+    r"|\\displaystyle|\\limits|\\?\$"
 )
 _REPLACE = (
     (re.compile(r"\\[dt]frac"), r"\\frac"),

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lapha.evaluation.answers import normalise
 from lapha.evaluation.modes import Outcome, answers_by_simulation, tokens_by_simulation
 from lapha.evaluation.statistics import Calibration, Interval, bootstrap, calibration, pass_at_k
 from lapha.search import SearchResult
+from lapha.search.answers import Canonical
 
 # (question's index, answer) pairs -> whether each is right, None where nobody could tell
 Grade = Callable[[Sequence[tuple[int, str]]], list[bool | None]]
@@ -120,10 +122,14 @@ def score_modes(outcomes: Mapping[str, Sequence[Outcome]], grade: Grade) -> dict
 
 
 def accuracy_by_simulations(
-    results: Sequence[SearchResult], simulations: Sequence[int], rule: str, grade: Grade
+    results: Sequence[SearchResult],
+    simulations: Sequence[int],
+    rule: str,
+    grade: Grade,
+    canonical: Canonical = normalise,
 ) -> tuple[list[Interval], list[float]]:
     """Accuracy, and mean tokens, that the searches had after each number of simulations."""
-    answers = [answers_by_simulation(result, simulations, rule) for result in results]
+    answers = [answers_by_simulation(result, simulations, rule, canonical) for result in results]
     pairs = sorted({(r.index, a) for r, row in zip(results, answers) for a in row if a is not None})
     verdicts = dict(zip(pairs, grade(pairs)))
     tokens = np.array([tokens_by_simulation(result, simulations) for result in results])

@@ -15,6 +15,7 @@ from types import TracebackType
 from lapha.evaluation.grading import Verdict
 
 Pair = tuple[str | None, str]
+_Request = Pair | tuple[str, None]
 _IN_FLIGHT = 8  # requests a worker holds: enough to keep it busy, few to hand on when it hangs
 _START_SECONDS = 60.0
 _SLOW_SECONDS = 1.0  # a worker that has been at one pair for so long hands on those behind it, and another joins
@@ -47,7 +48,7 @@ class _Worker:
         assert self.process.stdout is not None
         return self.process.stdout.fileno()
 
-    def send(self, identity: int, pair: Pair) -> bool:
+    def send(self, identity: int, pair: _Request) -> bool:
         """Hand over one request; False where the process is gone."""
         assert self.process.stdin is not None
         if not self.held:
@@ -89,7 +90,7 @@ class _Worker:
 
 
 class GraderPool:
-    """Grades (prediction, gold) pairs in `workers` processes.
+    """Grades (prediction, gold) pairs in `workers` processes. One thread at a time.
 
     Args:
         workers: processes, ≥ 1; one more is kept warm to take a killed one's place.
@@ -104,6 +105,7 @@ class GraderPool:
             raise ValueError(f"workers: expected an integer >= 1, got {workers}")
         if not timeout > 0:
             raise ValueError(f"timeout: expected seconds > 0, got {timeout}")
+        _require_math_verify()
         self.workers = workers
         self.timeout = timeout
         self._idle: list[_Worker] = []
@@ -128,12 +130,18 @@ class GraderPool:
             pairs: (prediction or None, gold answer).
             on_verdict: called as verdicts come, with a pair's place (of equal pairs, the first) and its verdict.
         """
-        _require_math_verify()
         distinct = {pair: index for index, pair in reversed(list(enumerate(pairs)))}
         if not distinct:
             return []
         verdicts = _Grading(self, {index: pair for pair, index in distinct.items()}, on_verdict).run()
         return [verdicts[distinct[pair]] for pair in pairs]
+
+    def canonical(self, texts: Sequence[str]) -> list[str | None]:
+        """A form of each text that equal mathematics shares (see `simplest_form`); None where there is none in time."""
+        if not texts:
+            return []
+        found = _Grading(self, {index: (text, None) for index, text in enumerate(texts)}, None).run()
+        return [found[index].detail if found[index].correct else None for index in range(len(texts))]
 
     def recruit(self) -> _Worker:
         """The worker kept warm, or a new one; the next one starts to warm up."""
@@ -151,7 +159,7 @@ class _Grading:
     """One call of `GraderPool.grade`."""
 
     def __init__(
-        self, pool: GraderPool, work: dict[int, Pair], on_verdict: Callable[[int, Verdict], None] | None
+        self, pool: GraderPool, work: dict[int, _Request], on_verdict: Callable[[int, Verdict], None] | None
     ) -> None:
         self._pool, self._work, self._on_verdict = pool, work, on_verdict
         self._waiting = deque(sorted(work))

@@ -1,5 +1,6 @@
 """A grader process: JSON lines in (``[id, prediction, gold]``), JSON lines out (``[id, correct, method, detail]``).
 
+``[id, text, null]`` asks for the canonical form of a text, which is then the reply's detail.
 Run by `GraderPool` with ``python -m``; it is killed from outside when an input hangs.
 """
 
@@ -11,6 +12,7 @@ import os
 import sys
 
 from lapha.evaluation.grading import Verdict, grade_answer
+from lapha.evaluation.simplifying import simplest_form
 
 _MEMORY_LIMIT = 4 << 30
 
@@ -21,12 +23,13 @@ def main() -> None:
     logging.disable(logging.CRITICAL)
     requests, replies = sys.stdin, os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # whatever a library prints must not get among the replies
-    grade_answer("x+1", "1+x")  # imports and caches now, not in the first problem's time
+    grade_answer("x+1", "1+x")
+    simplest_form("x+1")  # imports and caches now, not in the first problem's time
     replies.write("ready\n")
     replies.flush()
     for line in requests:
         identity, prediction, gold = json.loads(line)
-        verdict = _grade(prediction, gold)
+        verdict = _form(prediction) if gold is None else _grade(prediction, gold)
         replies.write(json.dumps([identity, verdict.correct, verdict.method, verdict.detail]) + "\n")
         replies.flush()
 
@@ -36,6 +39,14 @@ def _grade(prediction: str | None, gold: str) -> Verdict:
         return grade_answer(prediction, gold)
     except Exception as error:  # noqa: BLE001 - the process boundary: counted as ungradable, with its cause
         return Verdict(None, "ungradable", f"{type(error).__name__}: {error}"[:300])
+
+
+def _form(text: str) -> Verdict:
+    try:
+        form = simplest_form(text)
+    except Exception as error:  # noqa: BLE001 - the process boundary: the text has no form
+        return Verdict(None, "ungradable", f"{type(error).__name__}: {error}"[:300])
+    return Verdict(form is not None, "canonical", form or "")
 
 
 def _limit_memory() -> None:

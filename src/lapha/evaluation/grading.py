@@ -63,7 +63,7 @@ def grade_answer(prediction: str | None, gold: str) -> Verdict:
         other = _BASED.fullmatch(got)
         same = (other[1].lower(), other[2]) == (base[1].lower(), base[2]) if other else got.lower() == base[1].lower()
         return Verdict(same, "number")
-    number, other_number = _number(_without_units(expected, gold)), _number(_without_units(got, prediction))
+    number, other_number = exact_number(gold), exact_number(prediction)
     if number is not None and other_number is not None:
         return Verdict(_same_number(number, other_number), "number")
     return _mathematics(prediction, gold)
@@ -92,6 +92,11 @@ def _number(text: str) -> tuple[Fraction, bool] | None:
     return None
 
 
+def exact_number(answer: str) -> tuple[Fraction, bool] | None:
+    """(value, whether it is a percentage) of an answer that is a number, with or without a unit; None for all else."""
+    return _number(_without_units(normalise(answer), answer))
+
+
 def _same_number(gold: tuple[Fraction, bool], other: tuple[Fraction, bool]) -> bool:
     """Equal values; where only one side writes a percent sign, it may stand for the unit or for the hundredth."""
     if gold[0] == other[0]:
@@ -115,7 +120,7 @@ def _without_units(text: str, answer: str) -> str:
 def _mathematics(prediction: str, gold: str) -> Verdict:
     from math_verify import verify
 
-    expected, got = _parse(_exact(gold)), _parse(_exact(prediction))
+    expected, got = parse_mathematics(exact_decimals(gold)), parse_mathematics(exact_decimals(prediction))
     if not expected:
         return Verdict(False, "string", "the gold answer is not mathematics, and the strings differ")
     if not got:
@@ -123,7 +128,7 @@ def _mathematics(prediction: str, gold: str) -> Verdict:
     return Verdict(bool(verify(list(expected), list(got), timeout_seconds=None)), "math")
 
 
-def _exact(answer: str) -> str:
+def exact_decimals(answer: str) -> str:
     """The answer for the parser: its unit dropped, decimals as fractions, so that 0.333 is not one third."""
     text = tidy(answer)
     unit = _UNITS.search(text)
@@ -133,7 +138,7 @@ def _exact(answer: str) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _parse(text: str) -> tuple:
+def parse_mathematics(text: str) -> tuple:
     """What math-verify reads in `text`; empty where it reads nothing."""
     from latex2sympy2_extended import NormalizationConfig
     from math_verify import LatexExtractionConfig, parse

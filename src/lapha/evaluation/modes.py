@@ -24,7 +24,7 @@ import numpy as np
 from lapha._checks import check, check_choice
 from lapha.evaluation.answers import normalise
 from lapha.search import ANSWER_RULES, Search, SearchConfig, SearchResult
-from lapha.search.answers import best_by_logprob
+from lapha.search.answers import Canonical, best_by_logprob
 from lapha.tree.rewind import rewind
 from lapha.types import Environment, Evaluator, Policy
 
@@ -73,6 +73,8 @@ class ModeRunner:
         concurrency: trees and chains in flight at once, ≥ 1.
         best_by: what best-of-n ranks chains by, a name in `BEST_BY`: ``"value"``, v̂ of the chain's end, or
             ``"logprob"``, its mean log-probability a token, for a policy whose v̂ says nothing.
+        canonical: maps an answer to what makes two answers the same, for ``majority`` and the search's own rule; default:
+            spelling. `lapha.evaluation.canonical_math` knows mathematics.
         on_outcome: called with every outcome as it comes.
         on_search: called with every search of ``value``, before its outcome.
     """
@@ -87,6 +89,7 @@ class ModeRunner:
         plain_environment: Environment | None = None,
         concurrency: int = 32,
         best_by: str = "value",
+        canonical: Canonical = normalise,
         on_outcome: Callable[[Outcome], None] | None = None,
         on_search: Callable[[SearchResult], None] | None = None,
     ) -> None:
@@ -99,6 +102,7 @@ class ModeRunner:
         self.plain_environment = plain_environment or environment
         self.concurrency = concurrency
         self.best_by = best_by
+        self.canonical = canonical
         self.on_outcome = on_outcome or (lambda outcome: None)
         self.on_search = on_search
 
@@ -156,7 +160,7 @@ class ModeRunner:
         check(budgets is None or len(budgets) == len(questions), "budgets", f"{len(questions)} numbers", budgets)
         check(samples >= 1, "samples", "an integer >= 1", samples)
         outcomes: dict[str, list[Outcome]] = {mode: [] for mode in CHAIN_MODES}
-        choices = (_most_frequent, _best_valued if self.best_by == "value" else _likeliest)
+        choices = (self._most_frequent, _best_valued if self.best_by == "value" else _likeliest)
         for start in range(0, len(questions), self.concurrency):  # what is finished is handed out before more begins
             part = slice(start, start + self.concurrency)
             began = time.perf_counter()
@@ -179,7 +183,7 @@ class ModeRunner:
         while wanted:
             plan = [index for index, count in sorted(wanted.items()) for _ in range(count)]
             config = dataclasses.replace(self._chain_config(), seed=_seed(self.config.seed, 1 + rounds))
-            search = Search(self.policy, self.evaluator, self.environment, config)
+            search = Search(self.policy, self.evaluator, self.environment, config, canonical=self.canonical)
             found = search.run([questions[index] for index in plan], self.concurrency, on_error="record")
             for index, result in zip(plan, found, strict=True):
                 taken[index].append(result)
@@ -188,6 +192,14 @@ class ModeRunner:
         if budgets is None:
             return taken
         return [_until_spent(results, budget) for results, budget in zip(taken, budgets)]
+
+    def _most_frequent(self, results: Sequence[SearchResult]) -> SearchResult | None:
+        """A chain that gives the most frequent answer, the earliest; ties go to the answer that came first."""
+        given = [(self.canonical(result.answer), result) for result in results if result.answer is not None]
+        if not given:
+            return None
+        (winner, _), *_ = Counter(key for key, _ in given).most_common(1)
+        return next(result for key, result in given if key == winner)
 
     def _chain_config(self) -> SearchConfig:
         return dataclasses.replace(
@@ -203,7 +215,7 @@ class ModeRunner:
         environment: Environment | None,
         on_search: Callable[[SearchResult], None] | None = None,
     ) -> list[Outcome]:
-        search = Search(self.policy, self.evaluator, environment, config)
+        search = Search(self.policy, self.evaluator, environment, config, canonical=self.canonical)
         outcomes = []
         before = time.perf_counter()
         for result in search.run(list(questions), self.concurrency, on_error="record"):
@@ -243,13 +255,16 @@ def outcome_of_search(result: SearchResult, mode: str, seconds: float) -> Outcom
     )
 
 
-def answers_by_simulation(result: SearchResult, simulations: Sequence[int], rule: str) -> list[str | None]:
+def answers_by_simulation(
+    result: SearchResult, simulations: Sequence[int], rule: str, canonical: Canonical = normalise
+) -> list[str | None]:
     """What a finished search would have answered after fewer simulations, without running it again.
 
     Args:
         result: a search without pruning decisions that depend on later simulations.
         simulations: numbers of simulations, each ≥ 0.
         rule: an answer rule, a name in `lapha.search.ANSWER_RULES`.
+        canonical: what makes two answers the same; as the search had it.
 
     Raises:
         ValueError: unknown rule, or a negative number.
@@ -259,7 +274,7 @@ def answers_by_simulation(result: SearchResult, simulations: Sequence[int], rule
     for count in simulations:
         past = rewind(result.tree, count)
         latents = None if result.latents is None else result.latents[: len(past)]
-        choice = ANSWER_RULES[rule](past, latents)
+        choice = ANSWER_RULES[rule](past, latents, canonical)
         answers.append(None if choice is None else choice.answer)
     return answers
 
@@ -295,15 +310,6 @@ def _until_spent(results: Sequence[SearchResult], budget: int) -> list[SearchRes
         if spent >= budget:
             return list(results[:count])
     return list(results)
-
-
-def _most_frequent(results: Sequence[SearchResult]) -> SearchResult | None:
-    """A chain that gives the most frequent answer, the earliest; ties go to the answer that came first."""
-    given = [(normalise(result.answer), result) for result in results if result.answer is not None]
-    if not given:
-        return None
-    (winner, _), *_ = Counter(key for key, _ in given).most_common(1)
-    return next(result for key, result in given if key == winner)
 
 
 def _best_valued(results: Sequence[SearchResult]) -> SearchResult | None:

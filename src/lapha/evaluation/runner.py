@@ -124,7 +124,9 @@ class EvaluationRun:
         counts = powers_of_two(self.runner.config.simulations)
         self._curves[result.index] = {
             "simulations": counts,
-            "answers_by_simulation": answers_by_simulation(result, counts, self.runner.config.answer),
+            "answers_by_simulation": answers_by_simulation(
+                result, counts, self.runner.config.answer, self.runner.canonical
+            ),
             "tokens_by_simulation": tokens_by_simulation(result, counts),
             "nodes": len(result.tree),
             "pruned": int(result.tree.pruned.sum()),
