@@ -96,6 +96,21 @@ def test_eval_runs_all_modes_resumes_and_reports(tmp_path, capsys):
     assert (tmp_path / "r.html").read_text(encoding="utf-8").count('<figure class="tree">') == 1
 
 
+def test_diagnose_reads_the_trees_of_a_run(tmp_path, capsys):
+    command = ["eval", "--modes", "value", "--limit", "2", "--simulations", "8", "--graders", "1"]
+    assert run([*command, "--out", str(tmp_path / "run")]) == 0
+    capsys.readouterr()
+    assert run(["diagnose", str(tmp_path / "run"), "--json", str(tmp_path / "numbers.json")]) == 0
+    assert "V orders siblings" in capsys.readouterr().out
+    numbers = json.loads((tmp_path / "numbers.json").read_text())
+    assert numbers["trees"] == 2
+    assert numbers["nodes"] > 2 * 8
+    assert 0 < numbers["radius"] < 2
+    assert run([*command, "--no-trees", "--out", str(tmp_path / "bare")]) == 0
+    assert run(["diagnose", str(tmp_path / "bare")]) == 2
+    assert "run: expected trees of mode 'value'" in capsys.readouterr().err
+
+
 def test_shards_are_merged(tmp_path, capsys):
     parts = [str(tmp_path / name) for name in "ab"]
     for number, part in enumerate(parts, 1):

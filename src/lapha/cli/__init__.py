@@ -15,6 +15,7 @@ COMMANDS = {
     "eval": ("lapha.cli.eval", "evaluate"),
     "merge": ("lapha.cli.merge", "merge"),
     "report": ("lapha.cli.report", "report"),
+    "diagnose": ("lapha.cli.diagnose", "diagnose"),
     "plot": ("lapha.cli.plot", "plot"),
     "checkpoint": ("lapha.cli.checkpoint", "checkpoint"),
     "sandbox": ("lapha.cli.sandbox", "app"),

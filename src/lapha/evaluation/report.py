@@ -12,7 +12,7 @@ import numpy as np
 
 from lapha._checks import check
 from lapha.evaluation.results import RESULT_COLUMNS, GradedRun, read_graded, result_rows
-from lapha.evaluation.run_folder import TREES, read_config
+from lapha.evaluation.run_folder import read_config
 from lapha.evaluation.statistics import Interval, bootstrap, paired_bootstrap
 from lapha.search import SearchResult
 from lapha.shaping import potential
@@ -189,27 +189,16 @@ def _trust(runs: dict[str, GradedRun]) -> Section:
 
 def _sampled_trees(run: GradedRun) -> list[SearchResult]:
     """Searches of value mode that were kept, evenly picked."""
-    paths = sorted((run.folder / TREES).glob("*.json")) if (run.folder / TREES).is_dir() else []
+    paths = run.search_files()
     stride = max(1, -(-len(paths) // _SAMPLED_TREES))
-    trees = []
-    for path in paths[::stride]:
-        result = SearchResult.load(path)
-        result.index = int(path.stem)
-        trees.append(result)
-    return trees
-
-
-def _goal(run: GradedRun, result: SearchResult) -> np.ndarray:
-    """(N,) bool, leaves with a right answer, by the run's verdicts."""
-    found = [None if answer is None else run.verdicts.get((result.index, answer)) for answer in result.tree.answer]
-    return np.array([verdict is not None and bool(verdict.correct) for verdict in found])
+    return [run.load_search(path) for path in paths[::stride]]
 
 
 def _measured(run: GradedRun, result: SearchResult) -> tuple[np.ndarray, np.ndarray] | None:
     """(goal, V), each (N,), or None where a tree has no right leaf or no latents."""
     import torch
 
-    goal = _goal(run, result)
+    goal = run.goal(result)
     if result.latents is None or not goal.any():
         return None
     return goal, potential(result.latents, torch.from_numpy(goal)).numpy()
@@ -282,7 +271,7 @@ def _picture(run: GradedRun, result: SearchResult) -> str | None:
         result.tree,
         result.latents,
         potential=None if measured is None else measured[1],
-        correct=_goal(run, result),
+        correct=run.goal(result),
         chosen=result.node,
         title=f"Problem {result.index}: {_shorten(result.question, 160)}",
     )
@@ -297,7 +286,7 @@ def _balance(run: GradedRun, result: SearchResult) -> float:
     answered = result.tree.answered()
     if not len(answered):
         return 0.0
-    share = float(_goal(run, result)[answered].mean())
+    share = float(run.goal(result)[answered].mean())
     return share * (1 - share)
 
 

@@ -14,7 +14,8 @@ from lapha.evaluation.comparison import Grade, ModeScore, score_modes
 from lapha.evaluation.folders import plain
 from lapha.evaluation.grading import Verdict
 from lapha.evaluation.modes import MODES, Outcome
-from lapha.evaluation.run_folder import GRADES, RESULTS_CSV, RESULTS_MD, outcome_of_record, read_records
+from lapha.evaluation.run_folder import GRADES, RESULTS_CSV, RESULTS_MD, TREES, outcome_of_record, read_records
+from lapha.search import SearchResult
 from lapha.tree.storage import replace_file
 
 # grades many (index, answer) pairs at once
@@ -61,6 +62,21 @@ class GradedRun:
         """How many of a mode's answers only the judge could decide."""
         pairs = [(outcome.index, outcome.answer) for outcome in self.outcomes[mode] if outcome.answer is not None]
         return sum(self.verdicts[pair].method == "judge" for pair in pairs)
+
+    def search_files(self) -> list[Path]:
+        """Files of the searches of value mode that were kept, in question order."""
+        return sorted((self.folder / TREES).glob("*.json")) if (self.folder / TREES).is_dir() else []
+
+    def load_search(self, path: Path) -> SearchResult:
+        """One of `search_files`, under its question's index in this run."""
+        result = SearchResult.load(path)
+        result.index = int(path.stem)
+        return result
+
+    def goal(self, result: SearchResult) -> np.ndarray:
+        """(N,) bool, a search's leaves with a right answer."""
+        found = [None if answer is None else self.verdicts.get((result.index, answer)) for answer in result.tree.answer]
+        return np.array([verdict is not None and bool(verdict.correct) for verdict in found])
 
 
 def grade_run(folder: str | Path, grade: GradeVerdicts) -> GradedRun:
