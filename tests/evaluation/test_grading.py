@@ -105,6 +105,21 @@ READ = [
 ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("prediction", "gold", "method"),
+    [
+        ("the big cat", "a feline", "string"),
+        ("x", "\\text{Monday}", "string"),
+        ("yx+1", "xy", "math"),
+        ("1", "\\pi", "math"),
+    ],
+)
+def test_words_are_told_apart_by_their_letters_alone(prediction, gold, method):
+    """So that a judge may be asked."""
+    verdict = grade_answer(prediction, gold)
+    assert (verdict.correct, verdict.method) == (False, method)
+
+
 def test_reading_in_two_stages_finds_what_reading_the_slow_way_finds(monkeypatch):
     from math_verify.parser import parse_latex_cached
 

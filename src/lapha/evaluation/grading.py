@@ -43,6 +43,7 @@ _NOT_UNITS = re.compile(
     r"(?i)\b(?:or|and|to|not|no|none|hundreds?|thousands?|millions?|billions?|trillions?|dozens?|pi|sqrt|log|ln|sin|cos|tan|"
     r"squared|cubed|factorial|mod|base|over|plus|minus|times|percent|half|halves|thirds?|quarters?|fourths?|fifths?|tenths?)\b"
 )
+_WORDS = re.compile(r"(?=.*[A-Za-z]{3})[A-Za-z][A-Za-z ,.'-]*")
 _BASED = re.compile(r"([0-9A-Fa-f]+)_\{?(\d+)\}?")
 
 
@@ -125,7 +126,12 @@ def _mathematics(prediction: str, gold: str) -> Verdict:
         return Verdict(False, "string", "the gold answer is not mathematics, and the strings differ")
     if not got:
         return Verdict(False, "string", "the prediction is not mathematics, and the strings differ")
-    return Verdict(bool(verify(list(expected), list(got), timeout_seconds=None)), "math")
+    same = bool(verify(list(expected), list(got), timeout_seconds=None))
+    if not same and _WORDS.fullmatch(tidy(gold)):
+        return Verdict(
+            False, "string", "the gold answer is words, and the strings differ"
+        )  # read as a product of letters
+    return Verdict(same, "math")
 
 
 def exact_decimals(answer: str) -> str:
