@@ -231,6 +231,7 @@ def test_demo_measures_trains_and_reports(tmp_path, capsys):
         (["eval", "--modes", "majority"], "samples: expected a number, or mode value to match"),
         (["eval", "--data", "/nowhere.jsonl"], "data: expected an existing file, or one of math-500"),
         (["eval", "--shard", "3/2"], "shard: expected i/n with 1 <= i <= n, got 3/2"),
+        (["eval", "--judge-url", "http://127.0.0.1:9/v1"], "judge_url: expected none with --data tiny"),
         (["report", "/nowhere"], "path: expected a file in an existing folder"),
         (["demo", "--problems", "0"], "problems: expected an integer >= 1, got 0"),
         (["demo", "--out", "/dev/null/demo"], "out: expected a folder that can be written to, got /dev/null/demo"),

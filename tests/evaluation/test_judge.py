@@ -1,5 +1,6 @@
 """The judge against a small server that speaks the same protocol."""
 
+import csv
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -8,6 +9,7 @@ import pytest
 
 from lapha.evaluation.grading import Verdict
 from lapha.evaluation.judge import Judge, grade_with_judge
+from lapha.evaluation.run_folder import read_config
 
 pytest.importorskip("httpx", reason="needs lapha[llm]")
 
@@ -94,3 +96,39 @@ def test_only_what_nothing_else_could_decide_is_judged(server, tmp_path):
     judge.close()
     assert [v.method for v in found] == ["string", "math", "judge", "judge", "choice", "missing"]
     assert len(asked) == 2
+
+
+def test_the_judge_belongs_to_the_run(server, tmp_path, capsys):
+    """It may be added to a graded run, which is said; it cannot be forgotten or changed. Its address may change."""
+    pytest.importorskip("typer", reason="needs lapha[llm]")
+    pytest.importorskip("math_verify", reason="needs lapha[llm]")
+    from lapha.cli import run
+
+    url, asked = server
+    data, predictions, out = tmp_path / "data.jsonl", tmp_path / "a.pred.jsonl", tmp_path / "run"
+    data.write_text('{"question": "Who?", "answer": "a feline"}\n')
+    predictions.write_text('{"question": "Who?", "completion": "<answer>the big cat</answer>"}\n')
+    command = ["eval", "--data", str(data), "--predictions", str(predictions), "--out", str(out), "--graders", "1"]
+
+    def row():
+        (found,) = csv.DictReader((out / "results.csv").open())
+        return found["accuracy"], found["judged"]
+
+    assert run(command) == 0
+    assert row() == ("0.000000", "0")
+    capsys.readouterr()
+    assert run([*command, "--judge-url", url, "--judge-model", "wise"]) == 0
+    assert "this run was graded without a judge; now wise judges" in " ".join(capsys.readouterr().err.split())
+    assert row() == ("1.000000", "1")
+    assert read_config(out)["settings"]["judge"] == "wise"
+    for changed in ([], ["--judge-url", url, "--judge-model", "other"]):
+        assert run([*command, *changed]) == 2
+        assert "judge was 'wise' and is" in capsys.readouterr().err
+        assert row() == ("1.000000", "1")
+    assert run([*command, "--judge-url", url.rstrip("/"), "--judge-model", "wise"]) == 0
+    assert "graded without a judge" not in capsys.readouterr().err
+    assert len(asked) == 1
+    assert run([*command, "--force"]) == 0  # beside the judgements, which are kept
+    assert row() == ("0.000000", "0")
+    assert run([*command, "--judge-url", url, "--judge-model", "wise"]) == 0
+    assert len(asked) == 1

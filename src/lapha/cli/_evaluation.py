@@ -24,6 +24,8 @@ class EvaluationCommand:
         keep_trees: save searched trees.
         force: start anew.
         servers, pooling_servers: addresses of vLLM servers, with commas. A run may go on with other addresses.
+        graders: grader processes.
+        judge_url, judge_model: the judge of what nothing else can grade, or None; the model is kept in the config.
 
     Raises:
         ValueError: options that cannot work, before any model is loaded.
@@ -39,23 +41,34 @@ class EvaluationCommand:
         force: bool,
         servers: str | None = None,
         pooling_servers: str | None = None,
+        graders: int = 2,
+        judge_url: str | None = None,
+        judge_model: str = "judge",
     ) -> None:
         check(len(settings["modes"]) > 0, "modes", "at least one mode", "none")
         check_modes(settings["modes"], settings["samples"])
-        self.settings, self.folder = settings, folder
+        tiny = settings["data"] == "tiny"
+        check(
+            judge_url is None or not tiny,
+            "judge_url",
+            "none with --data tiny, where every answer is verified",
+            judge_url,
+        )
+        self.settings, self.folder = {**settings, "judge": None if judge_url is None else judge_model}, folder
+        self.graders, self.judge_url, self.judge_model = graders, judge_url, judge_model
         self.concurrency, self.keep_trees, self.force = concurrency, keep_trees, force
         self.servers, self.pooling_servers = _urls(servers), _urls(pooling_servers)
         self.selection = selection_of(settings)
         self.questions = load_selected(settings)
 
-    def run(self, *, graders: int, judge_url: str | None, judge_model: str) -> int:
+    def run(self) -> int:
         """Ask what is missing, grade, write the tables; the exit code."""
         from lapha.cli._models import load_model
         from lapha.evaluation.modes import ModeRunner
         from lapha.evaluation.runner import EvaluationRun
 
         folder = self._open()
-        grader = self._grader(graders, judge_url, judge_model)
+        grader = self._grader()
         settings = self.settings
         loaded = load_model(
             settings["model"],
@@ -96,7 +109,7 @@ class EvaluationCommand:
                 loaded.close()
         return self._finish(grader)
 
-    def score(self, predictions: Path, *, graders: int, judge_url: str | None, judge_model: str) -> int:
+    def score(self, predictions: Path) -> int:
         """Grade a reference's predictions as a run of mode ``single``; the exit code."""
         from lapha.evaluation.reference import read_predictions
 
@@ -108,17 +121,22 @@ class EvaluationCommand:
             if outcome.index not in known:
                 folder.add(outcome)
         folder.close()
-        return self._finish(self._grader(graders, judge_url, judge_model))
+        return self._finish(self._grader())
 
     def _open(self) -> Any:
         from lapha.evaluation.run_folder import RunFolder
 
         settings = {**self.settings, "questions": fingerprint(self.questions), "problems": len(self.questions)}
-        return RunFolder(self.folder, settings, force=self.force)
+        folder = RunFolder(self.folder, settings, force=self.force, may_add=["judge"])
+        if folder.added:
+            from lapha.cli._progress import console
 
-    def _grader(self, workers: int, judge_url: str | None, judge_model: str) -> Grader:
-        data = self.settings["data"]
-        return Grader(data, self.selection, self.questions, workers, self.folder, judge_url, judge_model)
+            console().print(f"this run was graded without a judge; now {self.judge_model} judges what nothing else can")
+        return folder
+
+    def _grader(self) -> Grader:
+        data, judge = self.settings["data"], (self.judge_url, self.judge_model)
+        return Grader(data, self.selection, self.questions, self.graders, self.folder, *judge)
 
     def _finish(self, grader: Grader) -> int:
         from lapha.evaluation.results import grade_run

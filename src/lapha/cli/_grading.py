@@ -59,8 +59,9 @@ class Grader:
         self._judge: Any = None
         if judge_url is not None:
             from lapha.evaluation.judge import Judge
+            from lapha.evaluation.run_folder import JUDGEMENTS
 
-            self._judge = Judge(judge_url, judge_model, folder / "judge.jsonl", key=os.environ.get("LAPHA_JUDGE_KEY"))
+            self._judge = Judge(judge_url, judge_model, folder / JUDGEMENTS, key=os.environ.get("LAPHA_JUDGE_KEY"))
 
     def verdicts(self, pairs: Sequence[tuple[int, str]]) -> list[Verdict]:
         """Final verdicts, with the judge's where nothing else can decide."""

@@ -83,7 +83,10 @@ def evaluate(
         force=force,
         servers=server,
         pooling_servers=pooling_server,
+        graders=graders,
+        judge_url=judge_url,
+        judge_model=judge_model,
     )
     if predictions is not None:
-        return command.score(predictions, graders=graders, judge_url=judge_url, judge_model=judge_model)
-    return command.run(graders=graders, judge_url=judge_url, judge_model=judge_model)
+        return command.score(predictions)
+    return command.run()

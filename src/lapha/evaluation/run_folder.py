@@ -18,6 +18,7 @@ from lapha.search import SearchResult
 from lapha.tree.storage import replace_file
 
 CONFIG, ROLLOUTS, TREES, GRADES = "config.yaml", "rollouts.jsonl", "trees", "grades.jsonl"
+JUDGEMENTS = "judge.jsonl"  # a judge's, by what it was asked: they stay good for any run
 RESULTS_CSV, RESULTS_MD, REPORT = "results.csv", "results.md", "report.html"
 
 
@@ -31,28 +32,30 @@ class RunFolder:
         path: the folder.
         settings: everything that decides the run's results, as plain values.
         force: start anew.
+        may_add: names of settings that a run which had none of them may be given: they change nothing that was asked.
+
+    Attributes:
+        added: those that it was given now.
 
     Raises:
         ValueError: settings that differ (names the differences), or a folder that cannot be written.
     """
 
-    def __init__(self, path: str | Path, settings: Mapping[str, Any], *, force: bool = False) -> None:
+    def __init__(
+        self, path: str | Path, settings: Mapping[str, Any], *, force: bool = False, may_add: Sequence[str] = ()
+    ) -> None:
         self.path = prepare_folder(path)
         self.settings = plain(dict(settings))
+        self.added: dict[str, Any] = {}
         config = self.path / CONFIG
         if force:
             self._clear()
         if config.is_file():
-            refuse_changes(
-                read_config(self.path)["settings"],
-                self.settings,
-                f"out: expected the settings that the run in {self.path} was started with",
-                "Use another folder, or --force to start anew.",
-            )
+            self._go_on(config, may_add)
         else:
-            others = sorted(entry.name for entry in self.path.iterdir() if not _is_unfinished(entry.name))
+            others = sorted(entry.name for entry in self.path.iterdir() if not _may_be_there(entry.name))
             check(not others, "out", "an empty folder, or a run's own", f"{self.path} with {', '.join(others[:5])}")
-            self._write_config(config)
+            self._write_config(config, plain(environment_record()))
         (self.path / TREES).mkdir(exist_ok=True)
         self._latest = {(outcome.mode, outcome.index): outcome for outcome in read_outcomes(self.path)}
         self._repair()
@@ -63,10 +66,26 @@ class RunFolder:
             (self.path / name).unlink(missing_ok=True)
         shutil.rmtree(self.path / TREES, ignore_errors=True)
 
-    def _write_config(self, path: Path) -> None:
+    def _go_on(self, config: Path, may_add: Sequence[str]) -> None:
+        """Compare the settings with those that the run has; write down what is added to them."""
+        document = read_config(self.path)
+        before = document["settings"]
+        self.added = {
+            name: self.settings[name] for name in may_add if self.settings.get(name) and before.get(name) is None
+        }
+        refuse_changes(
+            {**before, **self.added},
+            self.settings,
+            f"out: expected the settings that the run in {self.path} was started with",
+            "Use another folder, or --force to start anew.",
+        )
+        if self.added:
+            self._write_config(config, document.get("environment"))
+
+    def _write_config(self, path: Path, environment: Any) -> None:
         yaml = require("yaml", extra="llm")
         text = yaml.safe_dump(
-            {"settings": self.settings, "environment": plain(environment_record())}, sort_keys=False, allow_unicode=True
+            {"settings": self.settings, "environment": environment}, sort_keys=False, allow_unicode=True
         )
         replace_file(path, text.encode("utf-8"))
 
@@ -141,9 +160,9 @@ def outcome_of_record(record: Mapping[str, Any]) -> Outcome:
     return Outcome(**values)
 
 
-def _is_unfinished(name: str) -> bool:
-    """Whether a run that was killed before it had a config left this file behind."""
-    return name.startswith((f".{CONFIG}.", PROBE))
+def _may_be_there(name: str) -> bool:
+    """Whether a run may begin beside this file: a run that was killed before it had a config left it, or a judge."""
+    return name == JUDGEMENTS or name.startswith((f".{CONFIG}.", PROBE))
 
 
 def refuse_changes(before: Mapping[str, Any], now: Mapping[str, Any], expected: str, advice: str = "") -> None:
