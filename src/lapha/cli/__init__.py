@@ -1,10 +1,17 @@
-"""The command line: one file a command. Bad input is one line on standard error and exit code 2."""
+"""The command line: one file a command.
+
+Bad input is one line on standard error and exit code 2; an engine, a verifier or a sandbox that gives up is one line and
+exit code 1. What a library raises by itself comes with its traceback, and with ``LAPHA_DEBUG=1`` everything does.
+"""
 
 from __future__ import annotations
 
 import importlib
+import os
 import sys
+import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 # command -> (module with the function, name of the function)
@@ -41,6 +48,7 @@ def build_app() -> Any:
     app = typer.Typer(
         name="lapha",
         help="Latent Poincaré shaping: train agents with tree rollouts, search with a value head, see what they do.",
+        epilog="Exit codes: 0 done, 1 could not finish, 2 bad input, 130 interrupted. LAPHA_DEBUG=1 shows tracebacks.",
         add_completion=False,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
@@ -64,18 +72,22 @@ def run(arguments: Sequence[str] | None = None) -> int:
     try:
         app = build_app()
     except ValueError as error:
-        return _bad_input(error)
+        return _explain(error, 2)
     from typer import Abort, Exit, TyperException
 
     try:
         given = list(sys.argv[1:] if arguments is None else arguments)
         code = app(args=given or ["--help"], standalone_mode=False, prog_name="lapha")
     except TyperException as error:
-        return _bad_input(error.format_message())
+        return _explain(error, 2, error.format_message())
     except ValueError as error:
-        return _bad_input(error)
+        return _explain(error, 2) if _is_ours(error) else _explain(error, 1, show=True)
     except OSError as error:
-        return _bad_input(f"{error.filename}: {error.strerror}" if error.filename else error)
+        return _explain(error, 2, f"{error.filename}: {error.strerror}" if error.filename else str(error))
+    except RuntimeError as error:
+        if not isinstance(error, _given_up()):
+            raise
+        return _explain(error, 1)
     except (Abort, KeyboardInterrupt):
         print("lapha: interrupted", file=sys.stderr)
         return 130
@@ -84,6 +96,24 @@ def run(arguments: Sequence[str] | None = None) -> int:
     return code if isinstance(code, int) else 0
 
 
-def _bad_input(message: object) -> int:
-    print("lapha: " + " ".join(str(message).split()), file=sys.stderr)
-    return 2
+def _explain(error: Exception, code: int, message: str | None = None, *, show: bool = False) -> int:
+    """One line on standard error, below a traceback if that is wanted; the exit code."""
+    if show or os.environ.get("LAPHA_DEBUG", "0") not in ("", "0"):
+        traceback.print_exception(error)
+    print("lapha: " + " ".join((str(error) if message is None else message).split()), file=sys.stderr)
+    return code
+
+
+def _is_ours(error: Exception) -> bool:
+    """Whether lapha itself raised `error`, to say what is wrong with its input."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return Path(last.filename).is_relative_to(Path(__file__).parents[1])
+
+
+def _given_up() -> tuple[type[Exception], ...]:
+    """What is raised where the world fails lapha, with a message that says all."""
+    from lapha.engines.errors import EngineError
+    from lapha.sandbox.protocol import SandboxError
+
+    rollout = sys.modules.get("lapha.integrations.trl.rollout")  # it needs trl; not imported, it has raised nothing
+    return (EngineError, SandboxError, *([rollout.VerifierError] if rollout is not None else []))
