@@ -220,6 +220,8 @@ def test_demo_measures_trains_and_reports(tmp_path, capsys):
         (["search", "--simulations", "many", "q"], "Invalid value for '--simulations'"),
         (["search", "  "], "question: expected text that is not blank"),
         (["search", "--simulations", "0", QUESTION], "simulations: expected an integer >= 1, got 0"),
+        (["search", "--breadth", "0", QUESTION], "breadth: expected an integer >= 1, got 0"),
+        (["search", "--depth", "0", QUESTION], "depth_limit: expected an integer >= 1, got 0"),
         (["search", "--model", "/nowhere/model", "q"], "name_or_path: expected a folder with a model"),
         (["search", "--tools", "shell", "q"], "tools: expected one of 'none', 'python', got 'shell'"),
         (
@@ -230,6 +232,9 @@ def test_demo_measures_trains_and_reports(tmp_path, capsys):
         (["eval", "--modes", "guess"], "modes: expected one of"),
         (["eval", "--modes", "majority"], "samples: expected a number, or mode value to match"),
         (["eval", "--data", "/nowhere.jsonl"], "data: expected an existing file, or one of math-500"),
+        (["eval", "--breadth", "0"], "breadth: expected an integer >= 1, got 0"),
+        (["eval", "--depth", "0"], "depth_limit: expected an integer >= 1, got 0"),
+        (["eval", "--limit", "0"], "limit: expected an integer >= 1"),
         (["eval", "--shard", "3/2"], "shard: expected i/n with 1 <= i <= n, got 3/2"),
         (["eval", "--judge-url", "http://127.0.0.1:9/v1"], "judge_url: expected none with --data tiny"),
         (["report", "/nowhere"], "path: expected a file in an existing folder"),
@@ -237,10 +242,12 @@ def test_demo_measures_trains_and_reports(tmp_path, capsys):
         (["demo", "--out", "/dev/null/demo"], "out: expected a folder that can be written to, got /dev/null/demo"),
     ],
 )
-def test_bad_input_is_one_line_on_standard_error_and_exit_2(arguments, message, capsys):
+def test_bad_input_is_one_line_on_standard_error_and_exit_2(arguments, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     assert run(arguments) == 2
     captured = capsys.readouterr()
     assert message in captured.err
     assert captured.err.startswith("lapha: ")
     assert captured.err.count("\n") == 1
     assert captured.out == ""
+    assert not list(tmp_path.iterdir()), "the next try would find a run with other settings"

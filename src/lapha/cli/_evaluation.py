@@ -47,6 +47,7 @@ class EvaluationCommand:
     ) -> None:
         check(len(settings["modes"]) > 0, "modes", "at least one mode", "none")
         check_modes(settings["modes"], settings["samples"])
+        _check_search(settings)  # before the folder has them
         tiny = settings["data"] == "tiny"
         check(
             judge_url is None or not tiny,
@@ -199,7 +200,7 @@ def search_config(loaded: Any, settings: dict[str, Any]) -> Any:
             sampling = dataclasses.replace(sampling, **{name: settings[name]})
     return SearchConfig(
         simulations=settings["simulations"],
-        breadth=settings["breadth"] or loaded.breadth,
+        breadth=loaded.breadth if settings["breadth"] is None else settings["breadth"],
         depth_limit=loaded.depth_limit,
         c_puct=loaded.c_puct if settings["c_puct"] is None else settings["c_puct"],
         max_expands=loaded.max_expands if settings["max_expands"] is None else settings["max_expands"],
@@ -208,6 +209,19 @@ def search_config(loaded: Any, settings: dict[str, Any]) -> Any:
         seed=settings["seed"],
         answer=settings["answer"] or ("value" if loaded.has_value_head else "vote"),
     )
+
+
+def _check_search(settings: dict[str, Any]) -> None:
+    """Raise `ValueError` where no model could be searched with these settings."""
+    from types import SimpleNamespace
+
+    from lapha.types import SamplingParams
+
+    depth = 1 if settings["depth"] is None else settings["depth"]
+    any_model = SimpleNamespace(
+        sampling=SamplingParams(), breadth=1, depth_limit=depth, c_puct=1.0, max_expands=1, has_value_head=True
+    )
+    search_config(any_model, settings)
 
 
 def print_results(graded: Any) -> None:

@@ -59,7 +59,7 @@ def search(
         sampling = dataclasses.replace(sampling, max_tokens=max_tokens)
     config = SearchConfig(
         simulations=simulations,
-        breadth=breadth or loaded.breadth,
+        breadth=loaded.breadth if breadth is None else breadth,
         depth_limit=loaded.depth_limit,
         c_puct=loaded.c_puct if c_puct is None else c_puct,
         max_expands=loaded.max_expands if max_expands is None else max_expands,
