@@ -56,12 +56,12 @@ SETTINGS = {
     "adapters, reentrant checkpointing": Setting(REENTRANT | ADAPTERS, rank=4),
 }
 SAVED = {"max_steps": 3, "save_strategy": "steps", "save_steps": 2}
+UNEVEN = "tied, uneven"  # which one process cannot do
 SHARDED = {
-    "tied, uneven": Setting(STORED | REFERENCE | SAVED | {"value_states": "tree"}, uneven=True),
+    UNEVEN: Setting(STORED | REFERENCE | SAVED | {"value_states": "tree"}, uneven=True),
     "untied": Setting(REENTRANT | REFERENCE, untied=True),
     "adapters": Setting(REENTRANT | ADAPTERS | REFERENCE, rank=4, untied=True),
 }
-RESUMED = "tied, uneven"
 
 
 class UnevenRollout(RecordedRollout):
@@ -155,8 +155,8 @@ def main():
     given = parser.parse_args()
     torch.set_num_threads(1)
     trees, untied = pickle.loads(given.trees.read_bytes()), given.trees.parent / "untied"
-    runs = [(setting, name, None) for setting in SHARDED for name in TRAINERS]
-    runs.append((RESUMED, "shared", given.out / RESUMED / "shared" / "checkpoint-2"))
+    runs = [(UNEVEN, "plain", None), *((setting, "shared", None) for setting in SHARDED)]
+    runs.append((UNEVEN, "shared", given.out / UNEVEN / "shared" / "checkpoint-2"))
     for setting, name, resume in runs:
         label = "resumed" if resume else name
         trainer = make_trainer(name, SHARDED[setting], given.out / setting / label, trees, 2, untied)
