@@ -2,7 +2,11 @@
 
 import csv
 import json
+import os
 import re
+import signal
+import threading
+import time
 
 import pytest
 from scripted_model import save_scripted_model
@@ -58,6 +62,37 @@ def test_search_is_reproducible(searched, tmp_path):
     first, second = (SearchResult.load(path / "t.json") for path in (folder, tmp_path))
     assert first.tree.tokens == second.tree.tokens
     assert first.answer == second.answer
+
+
+def interrupt():
+    """Ctrl-C soon after the search listens for it."""
+    default = signal.getsignal(signal.SIGINT)
+
+    def press():
+        for _ in range(1000):
+            if signal.getsignal(signal.SIGINT) is not default:
+                break
+            time.sleep(0.02)
+        time.sleep(0.3)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=press)
+    thread.start()
+    return thread
+
+
+def test_ctrl_c_in_a_search_saves_what_plot_draws(tmp_path, capsys):
+    thread = interrupt()
+    save = tmp_path / "t.json"
+    assert run(["search", "--simulations", "1000000", "--save", str(save), QUESTION]) == 130
+    thread.join()
+    assert "interrupted: the tree of" in capsys.readouterr().err
+    result = SearchResult.load(save)
+    assert result.stop_reason == "stopped"
+    assert len(result.latents) == len(result.tree) > 1
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    pytest.importorskip("jinja2", reason="needs lapha[viz]")
+    assert run(["plot", str(save), str(tmp_path / "p.html")]) == 0
 
 
 def test_plot_draws_a_saved_search(searched, tmp_path, capsys):

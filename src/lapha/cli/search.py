@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import signal
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,7 +35,9 @@ def search(
     ] = "monty",
     answer: Annotated[str | None, typer.Option(help="Answer rule; default: 'value', or 'vote' without a head.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of all sampling.")] = 0,
-    save: Annotated[Path | None, typer.Option(help="Write the tree here as JSON (latents beside it).")] = None,
+    save: Annotated[
+        Path | None, typer.Option(help="Write the tree here as JSON (latents beside it), after Ctrl-C too.")
+    ] = None,
     plot: Annotated[Path | None, typer.Option(help="Write a page with the tree on the Poincaré disk here.")] = None,
 ) -> int:
     """Search for an answer, step by step, guided by the value head."""
@@ -87,23 +93,21 @@ def search(
 
 
 def _run(loaded: Any, question: str, config: Any, save: Path | None) -> Any:
-    """Search with a live display. An interrupt saves the tree as far as it has grown."""
+    """Search with a live display. Ctrl-C ends the tree after the step at hand, and saves it if that is wanted."""
     from lapha.cli._grading import sameness
     from lapha.cli._progress import console, progress_bar
     from lapha.search import Search
 
-    grown = {}
-    with progress_bar(transient=True) as bar:
+    with progress_bar(transient=True) as bar, _first_interrupt(save is not None) as interrupted:
         task = bar.add_task("searching", total=config.simulations, status="")
 
         def watch(tree: Any) -> bool:
-            grown["tree"] = tree
             answered = tree.answered()
             best = max((float(tree.value[leaf]) for leaf in answered), default=float("nan"))
             done = min(config.simulations, int(tree.simulation.max(initial=0)))
             status = f"{len(tree)} nodes, {len(answered)} answers, best v̂ {best:.2f}, {tree.sampled_tokens} tokens"
             bar.update(task, completed=done, status=status)
-            return False
+            return interrupted.is_set()
 
         search = Search(
             loaded.engine,
@@ -114,14 +118,36 @@ def _run(loaded: Any, question: str, config: Any, save: Path | None) -> Any:
         )
         try:
             (result,) = search.run([question], concurrency=1)
-        except KeyboardInterrupt:
-            if save is not None and "tree" in grown:
-                grown["tree"].save(save)
-                console().print(f"interrupted: the tree of {len(grown['tree'])} nodes is in {save} (without latents)")
-            raise
         finally:
             loaded.close()
+    if interrupted.is_set() and save is not None:
+        result.save(save)
+        console().print(f"interrupted: the tree of {len(result.tree)} nodes is in {save}")
+        raise KeyboardInterrupt
     return result
+
+
+@contextlib.contextmanager
+def _first_interrupt(wanted: bool) -> Iterator[threading.Event]:
+    """Set by the first Ctrl-C, which then interrupts nothing; the second does. Where it is not wanted, the first does."""
+    from lapha.cli._progress import console
+
+    came = threading.Event()
+    default = signal.getsignal(signal.SIGINT)
+    if not wanted or threading.current_thread() is not threading.main_thread() or not callable(default):
+        yield came
+        return
+
+    def note(*_: Any) -> None:
+        signal.signal(signal.SIGINT, default)
+        came.set()
+        console().print("finishing this step, to save the tree; Ctrl-C again ends at once")
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield came
+    finally:
+        signal.signal(signal.SIGINT, default)
 
 
 def _show(result: Any) -> None:
