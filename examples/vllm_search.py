@@ -5,7 +5,8 @@
         --pooler-config '{"pooling_type": "MEAN", "use_activation": false}'
     python examples/vllm_search.py MODEL VALUE_HEAD_FOLDER questions.jsonl answers.jsonl
 
-A run that is interrupted goes on where it stopped: finished trees are kept in the folder answers.jsonl.journal.
+A run that is interrupted goes on where it stopped: finished trees are kept in the folder answers.jsonl.journal; questions
+that failed have an "error", and are tried again by the next run.
 """
 
 import asyncio
@@ -24,10 +25,12 @@ async def main(model: str, head: str, source: str, target: str, urls: list[str],
         urls, tokenizer=model, pooling_urls=pooling_urls, value_head=ValueHead.from_pretrained(head)
     )
     search = Search(engine, config=SearchConfig(simulations=32))
+    kept = {"journal": target + ".journal", "on_error": "record"}
     with Path(target).open("w") as answers:
-        async for result in search.arun(questions, concurrency=64, journal=target + ".journal"):
-            row = {"index": result.index, "question": result.question, "answer": result.answer, "value": result.value}
-            print(json.dumps(row), file=answers, flush=True)
+        async for result in search.arun(questions, concurrency=64, **kept):
+            value = None if result.answer is None else result.value  # NaN is no JSON
+            row = {"index": result.index, "question": result.question, "answer": result.answer, "value": value}
+            print(json.dumps(row | {"error": result.error}), file=answers, flush=True)
     await engine.aclose()
 
 
