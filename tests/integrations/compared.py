@@ -161,7 +161,7 @@ def main():
         label = "resumed" if resume else name
         trainer = make_trainer(name, SHARDED[setting], given.out / setting / label, trees, 2, untied)
         result = outcome(trainer, resume)
-        result["whole"] = [name for name, tensor in trainer.model.named_parameters() if tensor.numel() > 0]
+        result["whole"] = [name for name, tensor in trainer.model.named_parameters() if tensor.ds_persist]
         first = torch.tensor([result["rows"][0][0]])
         result["sequences"] = trainer.accelerator.gather(first).tolist()
         if trainer.accelerator.is_main_process:
