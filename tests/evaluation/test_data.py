@@ -1,5 +1,6 @@
 import json
 import pickle
+import time
 
 import pytest
 
@@ -81,6 +82,7 @@ def test_fingerprints_tell_questions_apart():
         (lambda p: Selection(shard=(3, 2)), "shard: expected i/n with 1 <= i <= n, got 3/2"),
         (lambda p: parse_shard("two"), "shard: expected i/n, such as 1/8, got 'two'"),
         (lambda p: MathVerifier({}), "gold: expected at least one question"),
+        (lambda p: MathVerifier({"q": "1"}, timeout=0), "timeout: expected seconds > 0, got 0"),
     ],
 )
 def test_bad_input_names_the_argument(call, message, tmp_path):
@@ -102,5 +104,31 @@ def test_the_verifier_grades_keeps_verdicts_and_can_be_pickled():
         copy.close()
         with pytest.raises(ValueError, match="question: expected one with a gold answer, got 'other'"):
             verifier("other", "1")
+    finally:
+        verifier.close()
+
+
+def test_the_verifier_needs_no_process_for_numbers_letters_and_equal_strings():
+    pytest.importorskip("math_verify", reason="needs lapha[llm]")
+    verifier = MathVerifier({"half?": "\\frac{1}{2}", "which?": "B", "who?": "Evelyn"})
+    assert [verifier("half?", answer) for answer in ("0.5", "2/4", "0.49", "\\dfrac12")] == [1.0, 1.0, 0.0, 1.0]
+    assert [verifier("which?", answer) for answer in ("(B)", "C")] == [1.0, 0.0]
+    assert verifier("who?", "\\text{evelyn}") == 1.0
+    assert verifier._pool is None
+
+
+def test_a_hang_costs_the_verifier_its_time_limit_once():
+    pytest.importorskip("math_verify", reason="needs lapha[llm]")
+    verifier = MathVerifier({"three?": "3"}, timeout=1.0)
+    try:
+        assert verifier("three?", "\\sqrt{9}") == 1.0
+        started = time.monotonic()
+        assert verifier("three?", "9^{9^{9^{9}}}") is None
+        assert time.monotonic() - started < 5.0
+        started = time.monotonic()
+        assert verifier("three?", "9^{9^{9^{9}}}") is None
+        assert time.monotonic() - started < 0.1
+        assert verifier("three?", "\\sqrt{10}") == 0.0
+        assert verifier("three?", "1" * 5000) in (0.0, None)
     finally:
         verifier.close()

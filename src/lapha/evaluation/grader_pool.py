@@ -105,7 +105,7 @@ class GraderPool:
             raise ValueError(f"workers: expected an integer >= 1, got {workers}")
         if not timeout > 0:
             raise ValueError(f"timeout: expected seconds > 0, got {timeout}")
-        _require_math_verify()
+        require_math_verify()
         self.workers = workers
         self.timeout = timeout
         self._idle: list[_Worker] = []
@@ -265,7 +265,8 @@ class _Grading:
         return max(0.0, min(soonest, default=self._pool.timeout + time.monotonic()) - time.monotonic()) + 0.01
 
 
-def _require_math_verify() -> None:
+def require_math_verify() -> None:
+    """Raise `MissingExtraError` where math-verify is not installed, without importing it."""
     import importlib.util
 
     if importlib.util.find_spec("math_verify") is None:
