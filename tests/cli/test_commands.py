@@ -11,6 +11,8 @@ import time
 import pytest
 from scripted_model import save_scripted_model
 
+import lapha.evaluation.modes
+import lapha.search
 from lapha.cli import COMMANDS, run
 from lapha.search import SearchResult
 
@@ -203,11 +205,31 @@ def test_eval_says_so_where_no_value_head_ranks_the_chains(tmp_path, capsys):
     assert (row["accuracy"], row["samples"]) == ("1.000000", "2.000000")
 
 
-def test_search_and_eval_vote_on_values_and_on_the_embedded_problems_on_moves():
-    from lapha.cli._grading import sameness
+def test_search_and_eval_vote_on_values_and_on_the_embedded_problems_on_moves(tmp_path, monkeypatch, capsys):
+    """Which rule reaches the searches that the commands run."""
+    used = []
 
-    assert sameness("math-500")("\\frac12") == sameness("data.jsonl")("0.5") != sameness("tiny")("0.5")
-    assert sameness("tiny")("+10 -1") != sameness("tiny")("-1 +10")
+    class Noted(lapha.search.Search):
+        def __init__(self, *parts, **options):
+            super().__init__(*parts, **options)
+            used.append(self.canonical)
+
+    monkeypatch.setattr(lapha.search, "Search", Noted)
+    monkeypatch.setattr(lapha.evaluation.modes, "Search", Noted)
+    model = str(save_scripted_model(tmp_path / "model", ["six times seven</think>\n<answer>42</answer>"]))
+    data = tmp_path / "data.jsonl"
+    data.write_text(json.dumps({"question": "What is 6 times 7?", "answer": "42"}) + "\n")
+    few = ["--modes", "react", "--graders", "1", "--limit", "1"]
+    assert run(["eval", *few, "--model", model, "--data", str(data), "--out", str(tmp_path / "a")]) == 0
+    assert run(["search", "--simulations", "1", "--model", model, "What is 6 times 7?"]) == 0
+    assert len(used) == 2
+    for values in used:
+        assert values("\\frac12") == values("0.5")
+    assert run(["eval", *few, "--out", str(tmp_path / "b")]) == 0
+    assert run(["search", "--simulations", "1", QUESTION]) == 0
+    assert len(used) == 4
+    for moves in used[2:]:
+        assert len({moves(walk) for walk in ("+10 -1", "-1 +10", "+1", "1", "0.5", "\\frac12")}) == 6
 
 
 def test_eval_ends_with_one_and_a_list_if_problems_failed(tmp_path, capsys):

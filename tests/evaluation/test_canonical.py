@@ -35,7 +35,7 @@ SAME = [
     ["1/3", "\\frac{2}{6}", "\\tfrac13"],
     ["0.333", "333/1000"],
     ["3.14"],
-    ["\\pi", "π", "$\\pi$", "\\frac{2\\pi}{2}"],
+    ["\\pi", "π", "pi", "$\\pi$", "\\frac{2\\pi}{2}"],
     ["50\\%", "50 %"],
     ["50", "50.0", "+50", "\\$50", "50^\\circ", "50 \\text{ cm}", "5\\times10"],
     ["1,234", "1234", "1{,}234"],
@@ -151,8 +151,7 @@ import os
 from lapha.evaluation import canonical_math as form
 assert form("\\\\sqrt{8}") == form("2\\\\sqrt2")
 child = os.fork()
-answers = [f"\\\\sqrt{{{n}}}" for n in (range(20, 30) if child else range(40, 50))]
-right = all("≡" in form(a) or form(a) in "57" for a in answers) and len({form(a) for a in answers}) == 10
+right = all(form(f"2^{{{n}}}") == str(2**n) for n in (range(1, 60) if child else range(60, 120)))
 if child == 0:
     os._exit(0 if right else 3)
 assert os.waitpid(child, 0)[1] == 0
