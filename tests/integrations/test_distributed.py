@@ -24,6 +24,7 @@ import recorded
 from lapha.tiny import load_tiny
 
 TIMEOUT = 900
+ZERO3 = ROOT / "configs/accelerate/zero3_2cpu.yaml"
 
 
 @pytest.fixture(scope="module")
@@ -53,22 +54,50 @@ def run(command, out, trees_file, questions, *options):
     return json.loads((out / "losses.json").read_text())
 
 
+# DeepSpeed leaves parameters below 100,000 numbers whole unless told otherwise, which is all of this policy: here every
+# parameter is partitioned.
+PARTITIONED = {
+    "zero_optimization": {
+        "stage": 3,
+        "stage3_gather_16bit_weights_on_model_save": True,
+        "stage3_param_persistence_threshold": 0,
+    },
+    "zero_allow_untested_optimizer": True,
+    **{name: "auto" for name in ("gradient_accumulation_steps", "gradient_clipping", "train_batch_size")},
+    "train_micro_batch_size_per_gpu": "auto",
+}
+
+
 @pytest.fixture(scope="module")
-def sharded(trees_file, tmp_path_factory):
+def partitioned(trees_file):
+    """The shipped configuration for two CPU processes, with every parameter partitioned."""
+    folder = trees_file.parent
+    (folder / "deepspeed.json").write_text(json.dumps(PARTITIONED))
+    configuration = yaml.safe_load(ZERO3.read_text())
+    configuration["deepspeed_config"] = {
+        "deepspeed_config_file": str(folder / "deepspeed.json"),
+        "zero3_init_flag": False,
+    }
+    del configuration["mixed_precision"]
+    (folder / "accelerate.yaml").write_text(yaml.safe_dump(configuration))
+    return folder / "accelerate.yaml"
+
+
+@pytest.fixture(scope="module")
+def sharded(trees_file, partitioned, tmp_path_factory):
     """Three steps of ZeRO-3 on two processes: where it ran, and its losses."""
     out = tmp_path_factory.mktemp("sharded")
-    return out, run(two_processes(), out, trees_file, 2)
+    return out, run(two_processes(partitioned), out, trees_file, 2)
 
 
-ZERO3 = ROOT / "configs/accelerate/zero3_2cpu.yaml"
-
-
-def two_processes(configuration=ZERO3):
+def two_processes(configuration):
     return [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(configuration)]
 
 
 def saved(folder):
-    return {**load_file(folder / "model.safetensors"), **load_file(folder / "value_head" / "value_head.safetensors")}
+    policy = load_file(folder / "model.safetensors")
+    policy.pop("lm_head.weight", None)  # the embedding again, which ZeRO-3 writes twice
+    return {**policy, **load_file(folder / "value_head" / "value_head.safetensors")}
 
 
 def test_zero3_on_two_processes_trains_like_one_process(tmp_path, trees_file, sharded):
@@ -84,40 +113,26 @@ def test_zero3_on_two_processes_trains_like_one_process(tmp_path, trees_file, sh
         torch.testing.assert_close(got[key], expected[key], rtol=1e-3, atol=2e-4)
 
 
-def test_zero3_resumes_with_the_step_that_would_have_come(tmp_path, trees_file, sharded):
+def test_zero3_resumes_with_the_step_that_would_have_come(tmp_path, trees_file, partitioned, sharded):
     """Optimiser shards, the head, random states and the order of the questions come back."""
     folder, through = sharded
-    resumed = run(two_processes(), tmp_path, trees_file, 2, "--resume", folder / "checkpoint-2")
+    resumed = run(two_processes(partitioned), tmp_path, trees_file, 2, "--resume", folder / "checkpoint-2")
     assert resumed == through
     expected, got = saved(folder / "final"), saved(tmp_path / "final")
     for key in expected:
         assert torch.equal(got[key], expected[key]), key
 
 
-def test_zero3_does_not_step_on_a_batch_without_signal(tmp_path, trees_file, sharded):
+def test_zero3_does_not_step_on_a_batch_without_signal(tmp_path, trees_file, partitioned, sharded):
     """Momentum and weight decay would move the weights in the third step; nothing does."""
     folder, through = sharded
-    barren = run(two_processes(), tmp_path, trees_file, 2, "--without-signal-after", 2)
+    barren = run(two_processes(partitioned), tmp_path, trees_file, 2, "--without-signal-after", 2)
     assert [entry["lapha/no_signal_batches"] for entry in barren] == [0, 0, 1]
     assert barren[:2] == through[:2]
     before, after, moved = saved(tmp_path / "checkpoint-2"), saved(tmp_path / "final"), saved(folder / "final")
     for key in before:
         assert torch.equal(after[key], before[key]), key
     assert any(not torch.equal(moved[key], before[key]) for key in before)
-
-
-# Shared prompts. DeepSpeed leaves parameters below 100,000 numbers whole unless told otherwise, which is all of this
-# policy: here every parameter is partitioned.
-PARTITIONED = {
-    "zero_optimization": {
-        "stage": 3,
-        "stage3_gather_16bit_weights_on_model_save": True,
-        "stage3_param_persistence_threshold": 0,
-    },
-    "zero_allow_untested_optimizer": True,
-    **{name: "auto" for name in ("gradient_accumulation_steps", "gradient_clipping", "train_batch_size")},
-    "train_micro_batch_size_per_gpu": "auto",
-}
 
 
 def training_file(folder, name, **changes):
@@ -135,20 +150,12 @@ def training_file(folder, name, **changes):
 
 
 @pytest.fixture(scope="module")
-def compared_runs(trees_file, tmp_path_factory):
+def compared_runs(trees_file, partitioned, tmp_path_factory):
     """Where `compared.SHARDED` ran, and `lapha train` with the plain trainer."""
     folder = tmp_path_factory.mktemp("compared")
     compared.save_untied(trees_file.parent / "untied")
-    (folder / "deepspeed.json").write_text(json.dumps(PARTITIONED))
-    configuration = yaml.safe_load(ZERO3.read_text())
-    configuration["deepspeed_config"] = {
-        "deepspeed_config_file": str(folder / "deepspeed.json"),
-        "zero3_init_flag": False,
-    }
-    del configuration["mixed_precision"]
-    (folder / "accelerate.yaml").write_text(yaml.safe_dump(configuration))
     script = [HERE / "compared.py", folder, trees_file, training_file(folder, "plain")]
-    launch(two_processes(folder / "accelerate.yaml"), trees_file, script)
+    launch(two_processes(partitioned), trees_file, script)
     return folder
 
 
@@ -194,6 +201,5 @@ def test_lapha_train_shares_prompts_under_deepspeed(compared_runs, trees_file):
         names = ("loss", "kl", "entropy", "lapha/value_loss", "lapha/tree_tokens")
         losses = [{name: entry[name] for name in names} for entry in history if "loss" in entry]
         after = saved(compared_runs / name)
-        after.pop("lm_head.weight", None)  # the embedding again, which ZeRO-3 writes twice
         states.append({"losses": losses, "before": {name: before[name] for name in after}, "after": after})
     compared.check_same(*states)

@@ -1,11 +1,13 @@
 """Whole runs with TRL: stopping and going on, adapters, mixed precision, gradient checkpointing, and what stops a run."""
 
 import json
+from contextlib import nullcontext
 
 import pytest
 import torch
 
 pytest.importorskip("trl")
+from accelerate import DeepSpeedPlugin
 from datasets import Dataset
 from recorded import QUESTIONS, environment, settings
 from safetensors.torch import load_file
@@ -13,6 +15,7 @@ from safetensors.torch import load_file
 from lapha.engines import TransformersEngine
 from lapha.integrations.trl import LaPhaTrainer, TreeRollout, VerifierError
 from lapha.integrations.trl.generation import autocast_dtype, server_url
+from lapha.integrations.trl.trainer import refuse_two_reentrant_passes
 from lapha.latent import ValueHead
 from lapha.tiny import load_tiny
 from lapha.tiny.problems import TinyVerifier
@@ -97,17 +100,41 @@ def test_adapters_and_the_head_train_and_come_back(tmp_path):
 
 @pytest.mark.parametrize("changes", [{"gradient_checkpointing": True}, {"bf16": True}])
 def test_memory_savers_leave_the_training_as_it_is(tmp_path, changes):
-    plain = make_trainer(tmp_path / "plain", max_steps=1)
-    saving = make_trainer(tmp_path / "saving", max_steps=1, **changes)
+    # TRL's own default is to checkpoint
+    plain = make_trainer(tmp_path / "plain", max_steps=1, gradient_checkpointing=False)
+    saving = make_trainer(tmp_path / "saving", max_steps=1, **{"gradient_checkpointing": False, **changes})
     if "bf16" in changes:  # other rounding, other samples: the same trees for both
         trees = plain.rollout.grow(QUESTIONS[:2], plain)
         plain.rollout.grow = saving.rollout.grow = lambda questions, trainer: trees
     plain.train()
     saving.train()
+    assert not plain.model.is_gradient_checkpointing
+    assert saving.model.is_gradient_checkpointing == ("gradient_checkpointing" in changes)
     expected, got = numbers(plain)[0], numbers(saving)[0]
     tolerance = 0.05 if "bf16" in changes else 1e-5
     assert got["lapha/value_loss"] == pytest.approx(expected["lapha/value_loss"], rel=tolerance)
     assert got["entropy"] == pytest.approx(expected["entropy"], rel=tolerance)
+
+
+@pytest.mark.parametrize(
+    ("changes", "refused"),
+    [
+        ({}, True),
+        ({"value_states": "path"}, False),
+        ({"value_weight": 0.0}, False),
+        ({"gradient_checkpointing": False}, False),
+        ({"gradient_checkpointing_kwargs": {"use_reentrant": False}}, False),
+        ({"stage": 2}, False),
+    ],
+)
+def test_zero3_takes_no_second_pass_with_reentrant_checkpoints(tmp_path, changes, refused):
+    pytest.importorskip("deepspeed")
+    stage = changes.pop("stage", 3)
+    given = {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": True}}
+    args = settings(tmp_path, 2, **{**given, "value_states": "tree", **changes})
+    args.deepspeed_plugin = DeepSpeedPlugin(zero_stage=stage)
+    with pytest.raises(ValueError, match=r"^value_states: expected 'path'") if refused else nullcontext():
+        refuse_two_reentrant_passes(args)
 
 
 def test_mixed_precision_samples_in_the_dtype_it_trains_in(tmp_path):

@@ -91,6 +91,7 @@ class LaPhaTrainer(GRPOTrainer):
         with loaded_already() if named else nullcontext():
             super().__init__(model=model, reward_funcs=ProcessReward(), args=args, rollout_func=rollout, **kwargs)
         check_vocabulary(self.accelerator.unwrap_model(self.model), self.processing_class)
+        refuse_two_reentrant_passes(args)
         self._gate = SignalGate(self.accelerator)
         if self.use_vllm:
             skip_value_head(self.vllm_generation)
@@ -202,3 +203,17 @@ def check_vocabulary(model: Any, tokenizer: Any) -> None:
     rows = model.get_input_embeddings().weight.shape[0]
     if tokenizer is not None and rows > 0:  # sharded under ZeRO-3, the weight shows no rows
         check(len(tokenizer) <= rows, "processing_class", f"at most the model's {rows} tokens", len(tokenizer))
+
+
+def refuse_two_reentrant_passes(args: LaPhaConfig) -> None:
+    """DeepSpeed's ZeRO-3 ends at the first step, with a bare assertion, if reentrant checkpoints cover two passes.
+
+    Raises:
+        ValueError: these settings come together. (With adapters TRL takes the reentrant form by itself.)
+    """
+    plugin: Any = args.deepspeed_plugin
+    options: Any = args.gradient_checkpointing_kwargs or {}
+    reentrant = args.gradient_checkpointing and options.get("use_reentrant", False)
+    if plugin is not None and plugin.zero_stage == 3 and reentrant and args.value_weight > 0:
+        other = "'path' under ZeRO-3 with reentrant gradient checkpointing (or set gradient_checkpointing to false)"
+        check(args.value_states != "tree", "value_states", other, "'tree'")
