@@ -26,6 +26,12 @@ CASES = [
     # prediction, gold, verdict
     ("\\frac12", "0.5", True),
     ("0.333", "\\frac13", False),
+    ("2pi", "2\\pi", True),
+    ("2 pi", "\\pi", False),
+    ("pie", "\\pi", False),
+    ("sqrt(2)/2", "\\frac{1}{\\sqrt2}", True),
+    ("5 sqrt 3", "5\\sqrt{3}", True),
+    ("sqrt(3)", "\\sqrt{2}", False),
     ("0.333333333", "\\frac{1}{3}", False),
     ("3.14159265", "\\pi", False),
     ("1,234", "1234", True),

@@ -26,7 +26,6 @@ _MOVES = re.compile(r"[+-]\d+(?:\s+[+-]\d+)+")
 _AND = re.compile(r"\s*,?\s+(?:and|or)\s+")
 _NAMED = re.compile(r"[A-Za-z](?:\([a-z]\))?\s*(?:=|\\in(?![a-z]))\s*([^=<>]+)")
 _PADDED = re.compile(r",0\d")  # a comma that is not between elements: 1,000
-_PI = re.compile(r"(?<![\\A-Za-z])pi(?![A-Za-z])")
 _OPENING, _CLOSING = "([{", ")]}"
 _PAIRS = {("(", ")"), ("(", "]"), ("[", ")"), ("[", "]")}
 _COMMANDS = (
@@ -129,7 +128,7 @@ class _Reader:
 
 def _parsable(answer: str) -> str | None:
     """What to give to the parser, or None where it would guess."""
-    text = _PI.sub(r"\\pi", exact_decimals(answer))
+    text = exact_decimals(answer)
     return text if _MATHEMATICS.fullmatch(text) and not _MISREAD.search(text) else None
 
 
