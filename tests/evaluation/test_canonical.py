@@ -1,16 +1,18 @@
 """Which answers are one answer, and which are not."""
 
+import json
 import subprocess
 import sys
 import time
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lapha.engines import ScriptedEngine
-from lapha.evaluation import canonical_math, grade_answer
+from lapha.evaluation import GraderPool, canonical_math, grade_answer
 from lapha.evaluation.answers import normalise
 from lapha.evaluation.canonical import TIME_LIMIT, _Reader
 from lapha.evaluation.modes import ModeRunner, answers_by_simulation
@@ -18,6 +20,8 @@ from lapha.search import Search, SearchConfig
 from lapha.tiny import problems, verify
 
 pytest.importorskip("math_verify", reason="needs lapha[llm]")
+
+DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 
 # one answer a line
 SAME = [
@@ -131,6 +135,18 @@ def test_what_voting_takes_for_one_grading_does_too():
         for other in answers[1:]:
             if other.count("+10") < 2:  # a list of moves has its own verifier
                 assert grade_answer(other, first).correct is not False, (first, other)
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="needs the data sets")
+def test_gold_answers_that_are_taken_for_one_are_one_to_the_grader():
+    answers = sorted({str(json.loads(line).get("answer")) for path in DATA.glob("*.jsonl") for line in path.open()})
+    groups = {}
+    for answer in answers:
+        groups.setdefault(canonical_math(answer), []).append(answer)
+    pairs = [(first, other) for first, *others in groups.values() for other in others]
+    assert len(pairs) > 30
+    with GraderPool(workers=1) as pool:
+        assert [pair for pair, verdict in zip(pairs, pool.grade(pairs)) if verdict.correct is not True] == []
 
 
 def test_what_hangs_costs_its_time_limit_once():
