@@ -1,5 +1,6 @@
 """Shards that are put together are the run without shards, to the byte."""
 
+import json
 import shutil
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from killable_run import QUESTIONS, evaluate
 
 from lapha.evaluation.data import fingerprint
+from lapha.evaluation.folders import read_json_lines
 from lapha.evaluation.merging import merge_shards, settings_of_whole
 from lapha.evaluation.modes import MODES
 from lapha.evaluation.run_folder import read_config, read_outcomes
@@ -118,3 +120,14 @@ def test_a_shard_that_is_not_finished_is_refused(runs, tmp_path):
     (tmp_path / "cut" / "grades.jsonl").unlink()
     with pytest.raises(ValueError, match="graded"):
         merge([tmp_path / "cut", *parts[1:]], tmp_path / "merged2")
+
+
+def test_what_the_judge_has_said_comes_along(runs, tmp_path):
+    parts = [tmp_path / part.name for part in parts_of(runs)]
+    for part, found in zip(parts, parts_of(runs)):
+        shutil.copytree(found, part)
+    records = [{"key": key, "pair": ["a", "b"], "correct": key != "y"} for key in "xyz"]
+    for part, own in ((parts[0], records[:2]), (parts[2], records[1:])):
+        (part / "judge.jsonl").write_text("".join(json.dumps(record) + "\n" for record in own))
+    merge(parts, tmp_path / "merged")
+    assert read_json_lines(tmp_path / "merged" / "judge.jsonl") == records

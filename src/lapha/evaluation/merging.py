@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,10 +11,12 @@ from typing import Any
 
 from lapha._checks import check
 from lapha.evaluation.data import fingerprint, parse_shard
+from lapha.evaluation.folders import read_json_lines
 from lapha.evaluation.grading import Verdict
 from lapha.evaluation.modes import Outcome
 from lapha.evaluation.results import GradedRun, grade_run, read_graded
-from lapha.evaluation.run_folder import TREES, RunFolder, outcome_of_record, read_config, refuse_changes
+from lapha.evaluation.run_folder import JUDGEMENTS, TREES, RunFolder, outcome_of_record, read_config, refuse_changes
+from lapha.tree.storage import replace_file
 
 # what a shard's settings have for itself
 _OWN = ("shard", "questions", "problems")
@@ -60,6 +63,7 @@ def merge_shards(parts: Sequence[str | Path], out: str | Path, questions: Sequen
             verdicts |= _take_in(Path(part), folder, questions)
     finally:
         folder.close()
+    _join_judgements([Path(part) for part in parts], folder.path)
     return grade_run(folder.path, lambda pairs: [verdicts[pair] for pair in pairs])
 
 
@@ -80,6 +84,15 @@ def _take_in(part: Path, folder: RunFolder, questions: Sequence[str]) -> dict[tu
                 _copy_tree(part, record["index"], folder, index)
             folder.add(outcome, **_more(record))
     return {(first - 1 + count * index, answer): verdict for (index, answer), verdict in graded.verdicts.items()}
+
+
+def _join_judgements(parts: Sequence[Path], whole: Path) -> None:
+    """What a judge has said in any shard, so that a later grading of the whole asks it nothing again."""
+    files = [part / JUDGEMENTS for part in (*parts, whole) if (part / JUDGEMENTS).is_file()]
+    said = {record["key"]: record for file in files for record in read_json_lines(file)}
+    if said:
+        lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in said.values()]
+        replace_file(whole / JUDGEMENTS, "".join(lines).encode("utf-8", "surrogatepass"))
 
 
 def _check_complete(shards: Sequence[tuple[int, int]]) -> None:
