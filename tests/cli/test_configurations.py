@@ -65,6 +65,19 @@ def test_paper_constants(path):
     assert {name: arguments[name] for name in expected} == expected
 
 
+def test_numbers_as_people_write_them(tmp_path):
+    path = tmp_path / "training.yaml"
+    path.write_text(
+        "model: tiny\ndata: tiny\nlearning_rate: 2e-4\nbeta: -1E+2\noutput_dir: 2e-4x\nseed: 7\nepsilon_high: 3e-1\n"
+    )
+    expected = {"learning_rate": 2e-4, "beta": -100.0, "output_dir": "2e-4x", "seed": 7, "epsilon_high": 0.3}
+    assert read_settings(path).arguments == expected
+    for name in ("learning_rate", "max_steps", "epsilon_high"):
+        path.write_text(f"model: tiny\ndata: tiny\n{name}: many\n")
+        with pytest.raises(ValueError, match=f"^{name}: expected a number, got 'many'"):
+            read_settings(path)
+
+
 @pytest.mark.parametrize("path", ACCELERATE, ids=lambda path: path.stem)
 def test_accelerate_configurations_parse(path):
     config = load_config_from_file(str(path))

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from lapha._checks import check, check_choice
 
 logger = logging.getLogger(__name__)
+
+_EXPONENT = re.compile(r"[-+]?\d+[eE][-+]?\d+$")
 
 VERIFIERS = ("math", "tiny")
 DRY_RUN = {
@@ -69,16 +72,9 @@ def read_settings(path: Path, *, output_dir: Path | None = None, dry_run: bool =
     Raises:
         ValueError: no such file, not a mapping, an unknown key, or a value that cannot work.
     """
-    import yaml
-
     from lapha.integrations.trl import LaPhaConfig
 
-    check(path.is_file(), "config", "a YAML file", path)
-    try:
-        document = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise ValueError(f"config: expected YAML, got {path} ({error})") from error
-    check(isinstance(document, dict), "config", "a mapping of settings", type(document).__name__)
+    document = read_yaml(path)
     own = {f.name for f in dataclasses.fields(RunSettings)} - {"arguments", "dry_run"}
     known = {f.name for f in dataclasses.fields(LaPhaConfig)}
     unknown = sorted(set(document) - own - known)
@@ -86,6 +82,7 @@ def read_settings(path: Path, *, output_dir: Path | None = None, dry_run: bool =
     for name in ("model", "data"):
         check(name in document, name, f"a value in {path}", "nothing")
     arguments = {name: value for name, value in document.items() if name in known}
+    _check_numbers(arguments, LaPhaConfig)
     if output_dir is not None:
         arguments["output_dir"] = str(output_dir)
     arguments.setdefault("output_dir", "runs/train")
@@ -97,6 +94,36 @@ def read_settings(path: Path, *, output_dir: Path | None = None, dry_run: bool =
     if dry_run:
         settings |= {"data": "tiny", "verifier": "tiny", "problems": 8}
     return RunSettings(**settings, arguments=arguments, dry_run=dry_run)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file's mapping; ``2e-4`` is a number in it, as in YAML 1.2.
+
+    Raises:
+        ValueError: no such file, no YAML, or no mapping.
+    """
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        """PyYAML's, whose YAML 1.1 wants a point in every number with an exponent."""
+
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("+-0123456789"))
+    check(path.is_file(), "config", "a YAML file", path)
+    try:
+        document = yaml.load(path.read_text(encoding="utf-8"), Loader)
+    except yaml.YAMLError as error:
+        raise ValueError(f"config: expected YAML, got {path} ({error})") from error
+    check(isinstance(document, dict), "config", "a mapping of settings", type(document).__name__)
+    return document
+
+
+def _check_numbers(arguments: dict[str, Any], config: type) -> None:
+    """Text where a number belongs would end in an error far from here."""
+    hints = get_type_hints(config)
+    for name, value in arguments.items():
+        kinds = {*(get_args(hints[name]) or [hints[name]])} - {type(None)}
+        if isinstance(value, str) and kinds <= {int, float}:
+            raise ValueError(f"{name}: expected a number, got {value!r}")
 
 
 class TrainingRun:
