@@ -194,7 +194,9 @@ async def test_the_number_of_states_is_bounded():
 
 async def test_a_server_that_is_not_there():
     sandbox = RemoteSandbox("http://127.0.0.1:9", busy_seconds=0.1)
-    with pytest.raises(SandboxError, match=r"at http://127.0.0.1:9/runs could not be used for 0.1 s: ClientConnectorError"):
+    with pytest.raises(
+        SandboxError, match=r"at http://127.0.0.1:9/runs could not be used for 0.1 s: ClientConnectorError"
+    ):
         await sandbox.open().run("1")
     await sandbox.aclose()
 
