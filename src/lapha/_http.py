@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import weakref
 from collections.abc import AsyncGenerator
 from typing import Any
@@ -40,30 +41,31 @@ class LoopSessions:
         self._aiohttp = require("aiohttp", extra="llm")
         self._timeout_s, self._connect_timeout_s = timeout_s, connect_timeout_s
         self._headers, self._connections = headers or {}, connections
-        self._lives: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncGenerator[Any, None]]
-        self._lives = weakref.WeakKeyDictionary()
-        self._sessions: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = weakref.WeakKeyDictionary()
+        self._open: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[Any, AsyncGenerator[Any, None]]]
+        self._open = weakref.WeakKeyDictionary()
+        self._lock = threading.Lock()  # loops may run in several threads
 
     def __len__(self) -> int:
         """Sessions that have been made and not yet forgotten."""
-        return len(self._sessions)
+        return len(self._open)
 
     async def get(self) -> Any:
         """The running loop's session."""
         loop = asyncio.get_running_loop()
-        session = self._sessions.get(loop)
+        session, _ = self._open.get(loop, (None, None))
         if session is None or session.closed:
-            for ended in [other for other in self._sessions if other.is_closed()]:
-                del self._sessions[ended], self._lives[ended]  # a session keeps its loop alive
-            self._lives[loop] = life = self._life()
-            self._sessions[loop] = session = await anext(life)
+            life = self._life()
+            session = await anext(life)
+            with self._lock:
+                for ended in [other for other in self._open if other.is_closed()]:
+                    del self._open[ended]  # a session keeps its loop alive
+                self._open[loop] = (session, life)
         return session
 
     async def aclose(self) -> None:
         """Close the running loop's session."""
-        loop = asyncio.get_running_loop()
-        self._sessions.pop(loop, None)
-        life = self._lives.pop(loop, None)
+        with self._lock:
+            _, life = self._open.pop(asyncio.get_running_loop(), (None, None))
         if life is not None:
             await life.aclose()
 
