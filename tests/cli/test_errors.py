@@ -17,7 +17,7 @@ def raise_bad_input():
 def raise_in_torch():
     import torch
 
-    torch.distributions.Normal(torch.zeros(1), -torch.ones(1))
+    torch.optim.SGD([torch.zeros(1)], lr=-1.0)
 
 
 def raise_engine():
@@ -69,7 +69,7 @@ def failing(monkeypatch):
     ("function", "code", "message", "traceback"),
     [
         (raise_bad_input, 2, "depth: expected an integer >= 1, got 0", False),
-        (raise_in_torch, 1, "Expected parameter scale", True),
+        (raise_in_torch, 1, "Invalid learning rate: -1.0", True),
         (raise_engine, 1, "request 'question 3, node 0' from http://x: no server is left", False),
         (raise_sandbox, 1, "its process died", False),
         (raise_verifier, 1, "the verifier raised 8 times", False),
