@@ -294,6 +294,7 @@ def test_demo_measures_trains_and_reports(tmp_path, capsys):
         (["eval", "--limit", "0"], "limit: expected an integer >= 1"),
         (["eval", "--shard", "3/2"], "shard: expected i/n with 1 <= i <= n, got 3/2"),
         (["eval", "--judge-url", "http://127.0.0.1:9/v1"], "judge_url: expected none with --data tiny"),
+        (["eval", "--limit", "1", "--shard", "2/2"], "data: expected at least one problem, got none in this shard"),
         (["report", "/nowhere"], "path: expected a file in an existing folder"),
         (["demo", "--problems", "0"], "problems: expected an integer >= 1, got 0"),
         (["demo", "--out", "/dev/null/demo"], "out: expected a folder that can be written to, got /dev/null/demo"),

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lapha.engines import ScriptedEngine
-from lapha.engines.scripted import ANSWER, END
+from lapha.engines.scripted import ANSWER, END, _Slots
 from lapha.types import Environment, Evaluator, Policy, SampleRequest, SamplingParams, State, Status
 
 PARAMS = SamplingParams(max_tokens=32)
@@ -114,6 +114,31 @@ def test_the_engine_works_on_while_its_client_is_busy(busy, expected):
 
     with asyncio.Runner(loop_factory=VirtualTime) as runner:
         assert runner.run(run()) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_request_begins_when_the_last_of_its_slots_falls_free(late):
+    """One slot is free from 1 s on, the other from 3 s; whoever wants both waits for both, and nobody begins in the past."""
+
+    async def run():
+        loop = asyncio.get_running_loop()
+        slots = _Slots(2)
+        ends = {}
+
+        async def work(name, count, seconds):
+            await slots.work(count, seconds)
+            ends[name] = loop.now
+
+        tasks = [asyncio.create_task(work("long", 1, 3.0)), asyncio.create_task(work("short", 1, 1.0))]
+        await asyncio.sleep(0)
+        if late:
+            loop.now += 10.0  # both have ended, and nobody has looked
+        tasks.append(asyncio.create_task(work("both", 2, 1.0)))
+        await asyncio.gather(*tasks)
+        return ends["both"]
+
+    with asyncio.Runner(loop_factory=VirtualTime) as runner:
+        assert runner.run(run()) == pytest.approx(11.0 if late else 4.0)
 
 
 def test_cancelled_waiters_give_their_slots_back():

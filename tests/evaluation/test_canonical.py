@@ -259,3 +259,14 @@ def test_the_grader_worker_is_not_started_for_numbers():
     assert reader._pool is None
     assert reader._pool is None
     assert reader.form("(1," * 49 + "0.5" + ")" * 49) == "(1, " * 49 + "1/2" + ")" * 49
+
+
+def test_a_solution_keeps_its_names():
+    assert canonical_math("x=1, y=2") == canonical_math("y = 2 and x = 1")
+    assert canonical_math("x=1, y=2") != canonical_math("x=2, y=1")
+    assert canonical_math("x=1 or x=2") == canonical_math("1, 2") == canonical_math("x = 2, x = 1")
+
+
+def test_numbers_side_by_side_are_not_one_number():
+    assert canonical_math("1 1/2") != canonical_math("11/2")
+    assert canonical_math("100, 200") != canonical_math("100200")

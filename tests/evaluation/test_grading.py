@@ -9,6 +9,7 @@ from grading_triples import triples_of
 
 from lapha.evaluation import GraderPool, extract_answer, grade_answer, grading, quick_parsing
 from lapha.evaluation.answers import last_boxed, normalise
+from lapha.evaluation.grading import exact_number, plain_verdict
 
 pytest.importorskip("math_verify", reason="needs lapha[llm]")
 
@@ -232,3 +233,35 @@ def test_spellings_share_a_normal_form(one, other):
 def test_grading_without_a_prediction_is_wrong_and_says_why():
     assert grade_answer(None, "5").method == "missing"
     assert grade_answer(None, "5").correct is False
+
+
+@pytest.mark.parametrize(
+    ("prediction", "gold", "correct"),
+    [
+        ("200, 100", "100, 200", True),  # a list, in any order
+        ("100, 200", "100200", False),
+        ("2 3", "23", False),
+        ("1 1/2", "11/2", False),
+        ("1 000", "1000", True),
+        ("1\\,000", "1000", True),
+        ("x = 1,200", "1200", True),
+        ("12 000 m", "12000", True),
+    ],
+)
+def test_a_space_between_numbers_keeps_them_apart(prediction, gold, correct):
+    assert bool(grade_answer(prediction, gold).correct) == correct
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "12 characteristically uncharacteristically internationalisation (a)",
+        "5" + "a" * 900 + "!",
+        "3 " + "ab " * 400 + "?",
+    ],
+)
+def test_long_words_after_a_number_are_read_in_no_time(text):
+    """Degenerate samples look like this; the caller's own thread reads them, and no limit of time would stop it."""
+    assert plain_verdict(text, "5") is None or not plain_verdict(text, "5").correct
+    assert exact_number(text) is None

@@ -194,12 +194,13 @@ def end_of_turn_ids(tokenizer: Any) -> frozenset[int]:
         tokenizer: a transformers tokenizer, with or without a chat template.
 
     Returns:
-        One id, or none where there is no template, or one that writes no such token.
-
-    Raises:
-        ValueError: a template that cannot be used, as of `ChatFormat`.
+        One id, or none where there is no template, one that writes no such token, or one that a conversation cannot be
+        made with (`ChatFormat` says why; an environment of the caller's own may not need it).
     """
     if not getattr(tokenizer, "chat_template", None):
         return frozenset()
-    found = ChatFormat(tokenizer).end_of_turn
+    try:
+        found = ChatFormat(tokenizer).end_of_turn
+    except ValueError:
+        return frozenset()
     return frozenset() if found is None else frozenset({found})

@@ -165,7 +165,9 @@ def load_selected(settings: dict[str, Any]) -> list[str]:
 
     count = settings["limit"] or TINY_PROBLEMS
     found = problems.generate(count, seed=settings["seed"], split="heldout")
-    return [found[index].question for index in selection.indices(count)]
+    chosen = [found[index].question for index in selection.indices(count)]
+    check(len(chosen) > 0, "data", "at least one problem", "none in this shard")
+    return chosen
 
 
 def print_outcome(graded: Any) -> int:

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 from array import array
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
 
 import numpy as np
 import torch
@@ -71,6 +73,7 @@ class _Slots:
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self.taken = self.most_taken = 0
+        self._free_since = [-math.inf] * capacity  # a heap, of the slots that are free
         self._waiting: deque[tuple[int, asyncio.Future[float]]] = deque()
 
     async def work(self, count: int, seconds: float) -> None:
@@ -86,24 +89,28 @@ class _Slots:
 
     async def _take(self, count: int, loop: asyncio.AbstractEventLoop) -> float:
         """The time at which `count` slots became this request's."""
+        now = loop.time()
         if not self._waiting and self.taken + count <= self.capacity:
-            self._occupy(count)
-            return loop.time()
+            return max(now, self._occupy(count))
         turn: asyncio.Future[float] = loop.create_future()
         self._waiting.append((count, turn))
         try:
-            return await turn
+            return max(now, await turn)
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
                 self._release(count, loop.time())
             raise
 
-    def _occupy(self, count: int) -> None:
+    def _occupy(self, count: int) -> float:
+        """Take the `count` slots that have been free for longest; the time since when all of them are."""
         self.taken += count
         self.most_taken = max(self.most_taken, self.taken)
+        return [heappop(self._free_since) for _ in range(count)][-1]
 
     def _release(self, count: int, time: float) -> None:
         self.taken -= count
+        for _ in range(count):
+            heappush(self._free_since, time)
         while self._waiting:
             wanted, turn = self._waiting[0]
             if turn.cancelled():
@@ -112,8 +119,7 @@ class _Slots:
             if self.taken + wanted > self.capacity:
                 return
             self._waiting.popleft()
-            self._occupy(wanted)
-            turn.set_result(time)
+            turn.set_result(self._occupy(wanted))
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,9 +88,10 @@ _REPLACE = (
     (re.compile(r"\\%"), "%"),
     (re.compile(r"(?<![\d.])\.(?=\d)"), "0."),
 )
-_THOUSANDS = re.compile(r"-?\d{1,3}(?:,\d{3})+(?:\.\d+)?")
+_THOUSANDS = re.compile(r"-?\s?\d{1,3}(?:(?:,\d{3})+| \d{3}(?: \d{3})*)(?:\.\d+)?")
+_NEEDLESS_SPACE = re.compile(r"(?<!\d) | (?!\d)")  # between two numbers it keeps them two: "1 1/2", "2 3"
 _DECIMAL_ZEROS = re.compile(r"(\d+\.\d*?)0+(?!\d)")
-_NAMED = re.compile(r"[A-Za-z](?:\([a-z]\))?=([^=<>]+)")
+_NAMED = re.compile(r"[A-Za-z] ?(?:\( ?[a-z] ?\))? ?= ?([^=<>]+)")
 
 
 def tidy(answer: str) -> str:
@@ -108,11 +109,11 @@ def normalise(answer: str) -> str:
     text = tidy(answer)
     if re.fullmatch(r"[A-Za-z][A-Za-z '-]+", text):
         return re.sub(r"\s+", " ", text).casefold()
-    text = text.replace(" ", "")
     named = _NAMED.fullmatch(text)
     if named:
         text = named[1]
     if _THOUSANDS.fullmatch(text):
-        text = text.replace(",", "")
+        text = text.replace(",", "").replace(" ", "")
+    text = _NEEDLESS_SPACE.sub("", text)
     text = _DECIMAL_ZEROS.sub(lambda match: match[1].rstrip("."), text)
     return text.rstrip(".")

@@ -24,7 +24,7 @@ _KEPT = 1 << 16  # forms
 _CHOICE = re.compile(r"\(([A-Z])\)")
 _MOVES = re.compile(r"[+-]\d+(?:\s+[+-]\d+)+")
 _AND = re.compile(r"\s*,?\s+(?:and|or)\s+")
-_NAMED = re.compile(r"[A-Za-z](?:\([a-z]\))?\s*(?:=|\\in(?![a-z]))\s*([^=<>]+)")
+_NAMED = re.compile(r"([A-Za-z](?:\([a-z]\))?)\s*(?:=|\\in(?![a-z]))\s*([^=<>]+)")
 _PADDED = re.compile(r",0\d")  # a comma that is not between elements: 1,000
 _OPENING, _CLOSING = "([{", ")]}"
 _PAIRS = {("(", ")"), ("(", "]"), ("[", ")"), ("[", "]")}
@@ -87,7 +87,7 @@ class _Reader:
             return " ".join(text.split())
         named = _NAMED.fullmatch(tidy(answer))
         if named:
-            return self.form(named[1])
+            return self.form(named[2])
         number = exact_number(answer)
         if number is not None:
             value, percent = number
@@ -108,6 +108,9 @@ class _Reader:
         if parts is None or not all(parts) or _PADDED.search(inside) or (len(parts) == 1 and kind[0] != "{"):
             return None
         forms = [self.form(part) for part in parts]
+        names = [named[1] if (named := _NAMED.fullmatch(part)) else "" for part in parts]
+        if len({*names} - {""}) > 1:  # x=1, y=2 is not x=2, y=1
+            forms = [f"{name}={form}" if name else form for name, form in zip(names, forms)]
         if kind in _PAIRS:
             return kind[0] + ", ".join(forms) + kind[1]
         return kind[0] + ", ".join(sorted(set(forms) if kind[0] else forms)) + kind[1]

@@ -37,8 +37,11 @@ _CHOSEN = re.compile(
 _NUMBER = re.compile(r"([+-]?)(\d+)(\.\d+)?(%?)")
 _FRACTION = re.compile(r"([+-]?)\\frac\{([+-]?\d+)\}\{(\d+)\}|([+-]?\d+)/(\d+)")
 _DECIMAL = re.compile(r"(?<![\d.])(\d+)\.(\d+)(?![\d.])")
-# words after a number; one letter is a unit only apart from the number, where "5 m" is metres and "5m" a product
-_UNITS = re.compile(r"(?<=[\d}%])((?:\s*[A-Za-z]{2,}\.?(?:/[A-Za-z]+)?)+|\s+[msghLJNWVA])(?:\s*\^\s*\{?[23]\}?)?\s*$")
+# words after a number; one letter is a unit only apart from the number, where "5 m" is metres and "5m" a product.
+# Possessive: a word is taken whole or not at all, or else a long run of letters is split in every possible way.
+_UNITS = re.compile(
+    r"(?<=[\d}%])((?:\s*+[A-Za-z]{2,}+\.?(?:/[A-Za-z]++)?)++|\s+[msghLJNWVA])(?:\s*\^\s*\{?[23]\}?)?\s*$"
+)
 _NOT_UNITS = re.compile(
     r"(?i)\b(?:or|and|to|not|no|none|hundreds?|thousands?|millions?|billions?|trillions?|dozens?|pi|sqrt|log|ln|sin|cos|tan|"
     r"squared|cubed|factorial|mod|base|over|plus|minus|times|percent|half|halves|thirds?|quarters?|fourths?|fifths?|tenths?)\b"
