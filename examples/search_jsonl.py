@@ -16,7 +16,8 @@ from lapha.search import Search, SearchConfig
 
 
 def main(model: str, head: str, source: str, target: str) -> None:
-    questions = [json.loads(line)["question"] for line in Path(source).read_text().splitlines()]
+    lines = Path(source).read_text().splitlines()
+    questions = [json.loads(line)["question"] for line in lines if line.strip()]
     search = Search(TransformersEngine.from_pretrained(model, value_head=head), config=SearchConfig(simulations=32))
     kept = {"journal": target + ".journal", "on_error": "record"}
     with Path(target).open("w") as answers:
@@ -27,4 +28,6 @@ def main(model: str, head: str, source: str, target: str) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 5:
+        sys.exit(__doc__)
     main(*sys.argv[1:5])

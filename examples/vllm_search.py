@@ -20,7 +20,8 @@ from lapha.search import Search, SearchConfig
 
 
 async def main(model: str, head: str, source: str, target: str, urls: list[str], pooling_urls: list[str]) -> None:
-    questions = [json.loads(line)["question"] for line in Path(source).read_text().splitlines()]
+    lines = Path(source).read_text().splitlines()
+    questions = [json.loads(line)["question"] for line in lines if line.strip()]
     engine = VLLMServerEngine(
         urls, tokenizer=model, pooling_urls=pooling_urls, value_head=ValueHead.from_pretrained(head)
     )
@@ -35,4 +36,6 @@ async def main(model: str, head: str, source: str, target: str, urls: list[str],
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 5:
+        sys.exit(__doc__)
     asyncio.run(main(*sys.argv[1:5], ["http://127.0.0.1:8000"], ["http://127.0.0.1:8001"]))
