@@ -36,6 +36,7 @@ _CHOSEN = re.compile(
 )
 _NUMBER = re.compile(r"([+-]?)(\d+)(\.\d+)?(%?)")
 _FRACTION = re.compile(r"([+-]?)\\frac\{([+-]?\d+)\}\{(\d+)\}|([+-]?\d+)/(\d+)")
+_MIXED = re.compile(r"([+-]?)(\d+) ?(?:\\frac\{(\d+)\}\{(\d+)\}|(?<= )(\d+)/(\d+))")
 _DECIMAL = re.compile(r"(?<![\d.])(\d+)\.(\d+)(?![\d.])")
 # words after a number; one letter is a unit only apart from the number, where "5 m" is metres and "5m" a product.
 # Possessive: a word is taken whole or not at all, or else a long run of letters is split in every possible way.
@@ -98,6 +99,13 @@ def _number(text: str) -> tuple[Fraction, bool] | None:
         sign, top, bottom, plain_top, plain_bottom = match.groups()
         if int(bottom or plain_bottom):
             value = Fraction(int(top or plain_top), int(bottom or plain_bottom))
+            return (-value if sign == "-" else value), False
+    match = _MIXED.fullmatch(text)
+    if match:
+        sign, whole, *parts = match.groups()
+        top, bottom = (int(part) for part in parts if part is not None)
+        if top < bottom:  # 1 1/2 is a number, 1 3/2 is none
+            value = int(whole) + Fraction(top, bottom)
             return (-value if sign == "-" else value), False
     return None
 
