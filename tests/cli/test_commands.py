@@ -66,6 +66,14 @@ def test_search_is_reproducible(searched, tmp_path):
     assert first.answer == second.answer
 
 
+@pytest.fixture
+def interruptible():
+    """Python's own answer to Ctrl-C, even where the tests run in the background, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def interrupt():
     """Ctrl-C soon after the search listens for it."""
     default = signal.getsignal(signal.SIGINT)
@@ -83,7 +91,8 @@ def interrupt():
     return thread
 
 
-def test_ctrl_c_in_a_search_saves_what_plot_draws(tmp_path, capsys):
+@pytest.mark.timeout(120)
+def test_ctrl_c_in_a_search_saves_what_plot_draws(tmp_path, capsys, interruptible):
     thread = interrupt()
     save = tmp_path / "t.json"
     assert run(["search", "--simulations", "1000000", "--save", str(save), QUESTION]) == 130

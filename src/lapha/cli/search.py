@@ -6,11 +6,14 @@ import contextlib
 import dataclasses
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+_REFRESH_S = 0.1
 
 
 def search(
@@ -101,12 +104,19 @@ def _run(loaded: Any, question: str, config: Any, save: Path | None) -> Any:
     with progress_bar(transient=True) as bar, _first_interrupt(save is not None) as interrupted:
         task = bar.add_task("searching", total=config.simulations, status="")
 
+        shown = -_REFRESH_S
+
         def watch(tree: Any) -> bool:
-            answered = tree.answered()
-            best = max((float(tree.value[leaf]) for leaf in answered), default=float("nan"))
-            done = min(config.simulations, int(tree.simulation.max(initial=0)))
-            status = f"{len(tree)} nodes, {len(answered)} answers, best v̂ {best:.2f}, {tree.sampled_tokens} tokens"
-            bar.update(task, completed=done, status=status)
+            nonlocal shown
+            if (
+                time.monotonic() >= shown + _REFRESH_S
+            ):  # going over the tree after every step would slow a large one down
+                shown = time.monotonic()
+                answered = tree.answered()
+                best = float(tree.value[answered].max()) if len(answered) else float("nan")
+                done = min(config.simulations, int(tree.simulation.max(initial=0)))
+                status = f"{len(tree)} nodes, {len(answered)} answers, best v̂ {best:.2f}, {tree.sampled_tokens} tokens"
+                bar.update(task, completed=done, status=status)
             return interrupted.is_set()
 
         search = Search(

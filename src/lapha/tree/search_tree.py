@@ -240,4 +240,4 @@ class SearchTree:
     @property
     def sampled_tokens(self) -> int:
         """How many tokens the policy sampled for the whole tree: the cost that modes are compared at."""
-        return sum(len(self.sampled_ids(node)) for node in range(1, self._size))
+        return sum(map(len, self.tokens)) - len(self.tokens[0]) - int(self.bridge_length[1:].sum())
