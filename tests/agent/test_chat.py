@@ -71,12 +71,16 @@ def test_the_appended_text_is_the_conversation_that_the_template_renders(style):
 
 
 @pytest.mark.parametrize("style", STYLES)
-def test_the_token_that_ends_a_turn(style):
+def test_the_token_that_ends_a_turn(style, caplog):
     tokenizer = make_tokenizer(style)
     assert end_of_turn_ids(tokenizer) == {end_of_turn(tokenizer)}
-    for template in (None, "{{ raise_exception('no') }}", "{{ messages[0].content }}"):
+    tokenizer.chat_template = None
+    assert end_of_turn_ids(tokenizer) == set()
+    for template in ("{{ raise_exception('no') }}", "{{ messages[0].content }}"):
         tokenizer.chat_template = template
+        caplog.clear()
         assert end_of_turn_ids(tokenizer) == set()
+        assert "does not stop at a chat template's end of turn" in caplog.text
 
 
 def test_a_base_model_ends_its_turn_with_another_token_than_its_sequence():

@@ -1,6 +1,5 @@
 import json
 import pickle
-import time
 
 import pytest
 
@@ -117,17 +116,17 @@ def test_the_verifier_needs_no_process_for_numbers_letters_and_equal_strings():
     assert verifier._pool is None
 
 
+@pytest.mark.timeout(120)
 def test_a_hang_costs_the_verifier_its_time_limit_once():
     pytest.importorskip("math_verify", reason="needs lapha[llm]")
     verifier = MathVerifier({"three?": "3"}, timeout=1.0)
     try:
         assert verifier("three?", "\\sqrt{9}") == 1.0
-        started = time.monotonic()
         assert verifier("three?", "9^{9^{9^{9}}}") is None
-        assert time.monotonic() - started < 5.0
-        started = time.monotonic()
+        pool, verifier._pool = verifier._pool, None
         assert verifier("three?", "9^{9^{9^{9}}}") is None
-        assert time.monotonic() - started < 0.1
+        assert verifier._pool is None  # nobody was asked again
+        verifier._pool = pool
         assert verifier("three?", "\\sqrt{10}") == 0.0
         assert verifier("three?", "1" * 5000) in (0.0, None)
     finally:

@@ -8,11 +8,14 @@ pieces are tokenised on their own and appended. No prefix is ever rendered or to
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
 from lapha._checks import check
 from lapha._imports import require
+
+logger = logging.getLogger(__name__)
 
 # Letters only: no template trims, escapes or interprets them, and no question contains them.
 _SYSTEM, _QUESTION, _ANSWER, _FEEDBACK = "LaphaSystemMark", "LaphaQuestionMark", "LaphaAnswerMark", "LaphaFeedbackMark"
@@ -201,6 +204,7 @@ def end_of_turn_ids(tokenizer: Any) -> frozenset[int]:
         return frozenset()
     try:
         found = ChatFormat(tokenizer).end_of_turn
-    except ValueError:
+    except ValueError as problem:
+        logger.warning("sampling does not stop at a chat template's end of turn: %s", problem)
         return frozenset()
     return frozenset() if found is None else frozenset({found})

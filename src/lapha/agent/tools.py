@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
+import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,8 @@ from typing import Any
 from lapha._checks import check
 from lapha._imports import require
 from lapha.agent.protocol import PYTHON_TOOL, ToolCall
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +103,8 @@ class ToolBox:
                 value = await function(**call.arguments)
             else:
                 value = await asyncio.to_thread(function, **call.arguments)
-        except Exception as error:  # noqa: BLE001  the boundary to the user's tool: reported to the agent and counted
+        except Exception as error:  # the boundary to the user's tool: logged, counted, and the agent's to read
+            logger.info("tool %s raised on %r", call.name, call.arguments, exc_info=error)
             return ToolResult(f"{call.name}: {type(error).__name__}: {' '.join(str(error).split())}", "tool_error")
         return ToolResult(value if isinstance(value, str) else _as_text(value))
 

@@ -108,9 +108,8 @@ def _run(loaded: Any, question: str, config: Any, save: Path | None) -> Any:
 
         def watch(tree: Any) -> bool:
             nonlocal shown
-            if (
-                time.monotonic() >= shown + _REFRESH_S
-            ):  # going over the tree after every step would slow a large one down
+            # going over the tree after every step would slow a large one down
+            if time.monotonic() >= shown + _REFRESH_S:
                 shown = time.monotonic()
                 answered = tree.answered()
                 best = float(tree.value[answered].max()) if len(answered) else float("nan")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import selectors
 import subprocess
@@ -13,6 +14,8 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 
 from lapha.evaluation.grading import Verdict
+
+logger = logging.getLogger(__name__)
 
 Pair = tuple[str | None, str]
 _Request = Pair | tuple[str, None]
@@ -108,6 +111,8 @@ class GraderPool:
         require_math_verify()
         self.workers = workers
         self.timeout = timeout
+        self.unread = 0
+        """Texts on which `canonical` failed, or for which it had no time."""
         self._idle: list[_Worker] = []
 
     def __enter__(self) -> GraderPool:
@@ -141,6 +146,10 @@ class GraderPool:
         if not texts:
             return []
         found = _Grading(self, {index: (text, None) for index, text in enumerate(texts)}, None).run()
+        for index, verdict in found.items():
+            if verdict.method != "canonical":
+                self.unread += 1
+                logger.info("no form of %r: %s", texts[index], verdict.detail)
         return [found[index].detail if found[index].correct else None for index in range(len(texts))]
 
     def recruit(self) -> _Worker:

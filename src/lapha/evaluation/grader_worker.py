@@ -44,7 +44,7 @@ def _grade(prediction: str | None, gold: str) -> Verdict:
 def _form(text: str) -> Verdict:
     try:
         form = simplest_form(text)
-    except Exception as error:  # noqa: BLE001 - the process boundary: the text has no form
+    except Exception as error:  # noqa: BLE001 - the process boundary: logged and counted by the pool, with its cause
         return Verdict(None, "ungradable", f"{type(error).__name__}: {error}"[:300])
     return Verdict(form is not None, "canonical", form or "")
 

@@ -61,7 +61,7 @@ def grade_answer(prediction: str | None, gold: str) -> Verdict:
 
 
 def plain_verdict(prediction: str | None, gold: str) -> Verdict | None:
-    """The part of `grade_answer` that takes microseconds; None where mathematics has to be read."""
+    """The part of `grade_answer` that needs no parser and cannot hang; None where mathematics has to be read."""
     if prediction is None or not prediction.strip():
         return Verdict(False, "missing")
     expected, got = normalise(gold), normalise(prediction)
@@ -144,10 +144,8 @@ def _mathematics(prediction: str, gold: str) -> Verdict:
     if not got:
         return Verdict(False, "string", "the prediction is not mathematics, and the strings differ")
     same = bool(verify(list(expected), list(got), timeout_seconds=None))
-    if not same and _WORDS.fullmatch(tidy(gold)):
-        return Verdict(
-            False, "string", "the gold answer is words, and the strings differ"
-        )  # read as a product of letters
+    if not same and _WORDS.fullmatch(tidy(gold)):  # which were read as a product of letters
+        return Verdict(False, "string", "the gold answer is words, and the strings differ")
     return Verdict(same, "math")
 
 

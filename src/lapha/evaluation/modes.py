@@ -6,8 +6,8 @@ A mode never sees a gold answer: it returns what it would answer, and grading ha
 * ``react``: one sampled chain, with the environment's tools;
 * ``value``: value-guided search;
 * ``majority``, ``best-of-n``: independent sampled chains, the most frequent answer, or the chain whose end the value
-  head likes best (without a head: the chain with the highest mean log-probability a token). They sample until they have used the tokens that ``value`` used on the same question: the last
-  chain is finished, so they get no fewer.
+  head likes best (without a head: the chain with the highest mean log-probability a token). They sample until they have
+  used the tokens that ``value`` used on the same question: the last chain is finished, so they get no fewer.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ from typing import Any
 def simplest_form(text: str) -> str | None:
     """What math-verify reads in `text`, in a form that equal values share where SymPy sees that they are equal.
 
-    A rational number is written ``p/q``; all else in SymPy's own notation, marked so that no spelling is the same. None where nothing is read, or nothing that
-    means a value (a division by zero, an empty interval).
+    A rational number is written ``p/q``; all else in SymPy's own notation, marked so that no spelling is the same. None
+    where nothing is read, or nothing that means a value (a division by zero, an empty interval).
     """
     import sympy
 

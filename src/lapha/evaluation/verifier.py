@@ -17,7 +17,7 @@ _LONGEST = 1000  # characters of an answer that is compared here
 class MathVerifier:
     """1.0 for an answer that equals the question's gold answer, 0.0 for another, None where nobody can tell.
 
-    Letters, numbers and equal strings are compared here, in microseconds. Other mathematics is graded in a worker process
+    Letters, numbers and equal strings are compared here, at once. Other mathematics is graded in a worker process
     with a hard time limit (`GraderPool`), which is started when first needed: the verifier can be pickled and used on any
     thread. Verdicts are kept. Implements `lapha.shaping.Verifier`.
 
