@@ -65,15 +65,17 @@ def chain_advantage(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Per-token advantages of multi-step responses that carry each step's ΔV on the step's last token.
 
-    ΔV of all steps of one question (`index`) are normalised together; a token gets those of its own and all later steps.
-    A step whose ΔV is exactly 0 counts as part of the next.
+    A response's return is the sum of its ΔV, whatever the number of its steps; the baseline is the mean return of the
+    question's responses (`index`). A step whose ΔV is exactly 0 counts as part of the next: it ends where it began.
     """
     names = {name: number for number, name in enumerate(dict.fromkeys(index.tolist()))}
     group = torch.tensor([names[name] for name in index.tolist()], device=token_level_rewards.device)
-    ends = [row.nonzero()[:, 0] for row in token_level_rewards]
+    last = response_mask.shape[1] - 1 - response_mask.flip(1).bool().int().argmax(1)  # every response ends in a step
+    ends = [
+        row.index_fill(0, end, 1.0).nonzero()[:, 0] if mask.any() else end[:0]
+        for row, mask, end in zip(token_level_rewards, response_mask, last[:, None], strict=True)
+    ]
     boundaries = torch.nn.utils.rnn.pad_sequence(ends, batch_first=True, padding_value=-1)
-    if boundaries.shape[1] == 0:
-        return torch.zeros_like(token_level_rewards), torch.zeros_like(token_level_rewards)
     rewards = token_level_rewards.gather(1, boundaries.clamp(min=0)).masked_fill(boundaries < 0, 0.0)
     potential = rewards.cumsum(1)  # ΔV add up to V
     advantage = chain_advantages(potential, boundaries, token_level_rewards.shape[1], group) * response_mask

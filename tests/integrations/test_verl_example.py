@@ -81,11 +81,24 @@ def test_chain_advantages_from_rewards_at_the_steps_ends(example):
             if end >= 0:
                 token_level[row, end] = chain_rewards(V, boundaries)[row, step]
     uid = np.array(["x", "x", "y", "y"], dtype=object)
-    mask = torch.ones(4, 6)
+    mask = (torch.arange(6) <= boundaries.amax(1, keepdim=True)).float()
     advantages, _ = example["chain_advantage"](token_level, mask, uid)
     torch.testing.assert_close(advantages, chain_advantages(V, boundaries, 6, group), rtol=1e-4, atol=1e-5)
     nothing, _ = example["chain_advantage"](torch.zeros(4, 6), mask, uid)
     assert nothing.eq(0).all()
+
+
+def test_a_right_chain_is_not_punished_for_its_steps(example):
+    """Two right responses, V from 0 to 1 in 2 and in 8 even steps, and a wrong one whose last step gains nothing."""
+    token_level = torch.zeros(3, 8)
+    token_level[0, [3, 7]] = 0.5
+    token_level[1] = 0.125
+    token_level[2, 3] = 0.25
+    uid = np.array(["x"] * 3, dtype=object)
+    advantages, _ = example["chain_advantage"](token_level, torch.ones(3, 8), uid)
+    assert advantages[0, 0] == pytest.approx(float(advantages[1, 0]))
+    assert (advantages[:2] >= -1e-6).all()
+    assert (advantages[2] < 0).all()  # to its last token
 
 
 @needs_verl

@@ -6,13 +6,16 @@ question's own root (the prompt's h), as `lapha.latent.latent_points` does.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
 from lapha._checks import check, check_choice, check_float_tensor
 from lapha.geometry import PolarPoints
-from lapha.shaping.groups import grouped_advantages
+from lapha.shaping.groups import MIN_RANGE
 from lapha.shaping.potential import check_mask, potential
+from lapha.shaping.segments import segment_moments
 
 NO_STEP = -1
 
@@ -103,42 +106,82 @@ def chain_advantages(
     group: Tensor,
     *,
     gamma: float = 1.0,
-    credit: str = "to_go",
+    credit: Literal["to_go", "step"] = "to_go",
+    baseline: Literal["group", "leave_one_out"] = "group",
+    normalize: bool = True,
     eps: float = 1e-4,
 ) -> Tensor:
     """Per-token advantages of plain chains from the potential at their steps' ends.
 
-    Rewards r = ΔV of all steps of one question are normalised together: (r − mean) / (standard deviation + eps).
-    A token's advantage is then its own step's normalised reward, or the sum of that and of all later ones.
+    ΔV telescopes, so a chain's return is what its last state is worth, γᴷ·V(last), however many steps it took. The
+    baseline b is the mean return of the question's chains (or of the others). A state of potential v is expected to
+    end at u(v) = b + (1 − b)·v: at b where nothing is known, at 1 at a goal. A step from s to s′ then has
+
+    * ``"to_go"``: γⁿ·V(last) − u(V(s)), n steps from s to the end. At the first token it is the return minus b:
+      chains with equal returns get equal advantages there, whatever the number of their steps.
+    * ``"step"``: γ·u(V(s′)) − u(V(s)), and γ·V(last) − u(V(s)) for the last step. With γ = 1 a chain's steps add up to
+      its return minus b.
 
     Args:
-        V: (B, K) potential at the ends of the steps, as `chain_potential` gives it.
-        boundaries: (B, K) integers: position of each step's last token, increasing, then −1 as padding.
+        V: (B, K) potential at the ends of the steps, in [0, 1], as `chain_potential` gives it.
+        boundaries: (B, K) integers: position of each step's last token, increasing, then −1 as padding. A chain
+            without steps has return 0.
         length: T, tokens of the padded completions.
         group: (B,) integers, which question a chain belongs to.
         gamma: discount in [0, 1].
-        credit: ``"to_go"`` or ``"step"``.
+        credit: which of the two above; they are GAE(λ) with u as the value function, λ = 1 and λ = 0.
+        baseline: ``"group"`` is the mean over all chains of the question (GRPO), ``"leave_one_out"`` over the others
+            (RLOO), which leaves the gradient without bias.
+        normalize: divide by the population standard deviation of the question's returns, plus `eps`.
         eps: ≥ 0.
 
     Returns:
-        (B, T) in the dtype of V; 0 after a chain's last step and for questions whose rewards are all equal.
+        (B, T) in the dtype of V; 0 after a chain's last step, and for questions whose chains' returns are all equal.
 
     Raises:
         ValueError: wrong types, shapes or ranges.
 
-    Source: GRPO with process supervision, arXiv 2402.03300, §4.1.3, with ΔV as the step's reward.
+    Source: arXiv 2402.03300 (group baseline), 2402.14740 (leave-one-out), 1506.02438 (GAE). GRPO's own process
+    supervision (2402.03300, §4.1.3) subtracts a mean a *step*, so that a right answer is punished for each further step.
     """
     check_choice(credit, "credit", ("to_go", "step"))
+    check_choice(baseline, "baseline", ("group", "leave_one_out"))
     check(eps >= 0, "eps", "a number >= 0", eps)
-    rewards = chain_rewards(V, boundaries, gamma)
+    check(0 <= gamma <= 1, "gamma", "a number in [0, 1]", gamma)
+    shape = _check_boundaries(boundaries)
+    check_float_tensor(V, "V", dim=2)
+    check(tuple(V.shape) == shape, "V", f"shape {shape}", tuple(V.shape))
     _check_group(group, len(V))
-    _, question = group.unique(return_inverse=True)
+    if 0 in shape:
+        return V.new_zeros(len(V), length)
     real = boundaries != NO_STEP
-    owner = torch.where(real, question[:, None], -1)
-    advantage = grouped_advantages(rewards.flatten(), owner.flatten(), eps).view_as(rewards).nan_to_num(0.0)
+    potential = torch.where(real, V, torch.zeros_like(V)).to(torch.float64)
+    count = real.sum(1, keepdim=True)
+    final = potential.gather(1, (count - 1).clamp(min=0))
+    expected, scale = _baseline((gamma**count * final)[:, 0], group, baseline)
+    expected = expected[:, None]
+    before = expected + (1 - expected) * torch.cat([torch.zeros_like(final), potential[:, :-1]], 1)
+    left = count - torch.arange(shape[1], device=V.device)  # steps from here to the end, the own one among them
     if credit == "to_go":
-        advantage = advantage.flip(1).cumsum(1).flip(1)
-    return steps_to_tokens(advantage, boundaries, length)
+        advantage = gamma ** left.clamp(min=0) * final - before
+    else:
+        after = torch.where(left == 1, potential, expected + (1 - expected) * potential)
+        advantage = gamma * after - before
+    divisor = scale + eps if normalize else torch.ones_like(scale)
+    advantage = torch.where(real & (scale > 0)[:, None], advantage / divisor[:, None], 0.0)
+    return steps_to_tokens(advantage.to(V.dtype), boundaries, length)
+
+
+def _baseline(returns: Tensor, group: Tensor, kind: str) -> tuple[Tensor, Tensor]:
+    """(B,) mean return of the question's chains (or of its others); (B,) their standard deviation, 0 if degenerate."""
+    _, question = group.unique(return_inverse=True)
+    moments = segment_moments(returns, question, len(returns))
+    size, mean = moments.size[question], moments.mean[question]
+    degenerate = moments.maximum[question] - moments.minimum[question] <= MIN_RANGE
+    scale = torch.where(degenerate, 0.0, moments.variance[question].sqrt())
+    if kind == "leave_one_out":
+        mean = (size * mean - returns) / (size - 1).clamp(min=1)
+    return mean, scale
 
 
 def _check_boundaries(boundaries: Tensor) -> tuple[int, int]:
