@@ -33,6 +33,21 @@ _SUBMODULES = (
 __all__ = ["__version__", *sorted(_EXPORTS), *_SUBMODULES]
 
 if TYPE_CHECKING:
+    from lapha import agent as agent
+    from lapha import engines as engines
+    from lapha import evaluation as evaluation
+    from lapha import geometry as geometry
+    from lapha import integrations as integrations
+    from lapha import kernels as kernels
+    from lapha import latent as latent
+    from lapha import pruning as pruning
+    from lapha import sandbox as sandbox
+    from lapha import search as search
+    from lapha import shaping as shaping
+    from lapha import tiny as tiny
+    from lapha import tree as tree
+    from lapha import types as types
+    from lapha import viz as viz
     from lapha.geometry import PoincareBall as PoincareBall
     from lapha.geometry import PolarPoints as PolarPoints
     from lapha.latent import LatentBank as LatentBank
@@ -40,7 +55,7 @@ if TYPE_CHECKING:
     from lapha.pruning import prune as prune
     from lapha.shaping import adaptive_process_reward as adaptive_process_reward
     from lapha.shaping import choose_sibling_groups as choose_sibling_groups
-    from lapha.shaping import potential as potential  # type: ignore[no-redef]
+    from lapha.shaping import potential as potential
     from lapha.shaping import process_reward as process_reward
     from lapha.shaping import sibling_advantages as sibling_advantages
     from lapha.tree import SearchTree as SearchTree

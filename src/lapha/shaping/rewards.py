@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lapha._checks import check, check_finite, check_float_tensor, check_parent
-from lapha.shaping.potential import check_mask
+from lapha.shaping._potential import check_mask
 
 MIN_VARIANCE = 1e-12  # of ΔV over a tree, below which its potential carries no signal
 MIN_SUM = 1e-9

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lapha._checks import check, check_parent
-from lapha.shaping.potential import check_mask
+from lapha.shaping._potential import check_mask
 from lapha.tree import SearchTree
 
 
