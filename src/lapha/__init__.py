@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from lapha.pruning import prune as prune
     from lapha.shaping import adaptive_process_reward as adaptive_process_reward
     from lapha.shaping import choose_sibling_groups as choose_sibling_groups
-    from lapha.shaping import potential as potential
+    from lapha.shaping import potential as potential  # type: ignore[no-redef]
     from lapha.shaping import process_reward as process_reward
     from lapha.shaping import sibling_advantages as sibling_advantages
     from lapha.tree import SearchTree as SearchTree

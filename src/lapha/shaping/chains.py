@@ -13,8 +13,8 @@ from torch import Tensor
 
 from lapha._checks import check, check_choice, check_float_tensor
 from lapha.geometry import PolarPoints
-from lapha.shaping.groups import MIN_RANGE
 from lapha.shaping._potential import check_mask, potential
+from lapha.shaping.groups import MIN_RANGE
 from lapha.shaping.segments import segment_moments
 
 NO_STEP = -1
