@@ -62,7 +62,8 @@ def test_the_file_is_plain_safetensors_with_row_i_being_id_i(tmp_path: Path) -> 
     assert torch.equal(tensors["radius"], points.radius)
     assert tensors["tree_id"].tolist() == [(5, -2, 9)[index % 3] for index in range(50)]
     with safe_open(path, framework="pt") as file:
-        assert file.metadata() == METADATA
+        told = {key: value for key, value in file.metadata().items() if not key.startswith("crc32")}
+    assert told == METADATA | {"version": "2"}
 
 
 def test_saving_replaces_a_file_as_a_whole_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
@@ -118,7 +119,7 @@ def _tensors(**changed: torch.Tensor) -> dict[str, torch.Tensor]:
     [
         ({"weight": torch.ones(3)}, {}, "expected a lapha.LatentBank file"),
         ({"weight": torch.ones(3)}, {"format": "lapha.ValueHead", "version": "1"}, "format lapha.ValueHead"),
-        (_tensors(), METADATA | {"version": "2"}, "of version 2"),
+        (_tensors(), METADATA | {"version": "3"}, "of version 3"),
         ({"direction": torch.ones(3)}, METADATA, "with tensors"),
         (_tensors(), {"format": "lapha.LatentBank", "version": "1"}, "with its metadata"),
         (_tensors(), METADATA | {"dim": "9"}, "4 rows of dimension 9"),
@@ -148,5 +149,5 @@ def test_a_header_that_promises_too_much_is_refused(tmp_path: Path) -> None:
 def test_paths_that_cannot_be_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"^path: expected a file that exists"):
         LatentBank.from_file(tmp_path / "absent")
-    with pytest.raises(ValueError, match=r"^path: expected a file in a folder that exists"):
+    with pytest.raises(ValueError, match=r"^path: expected a file in an existing folder"):
         filled()[0].save(tmp_path / "absent" / "bank")

@@ -50,7 +50,7 @@ def search(journal, log: Path) -> list[str]:
 
 def finished(journal: Path) -> list[str]:
     lines = (journal / "results.jsonl").read_bytes().split(b"\n") if (journal / "results.jsonl").exists() else [b""]
-    return [json.loads(line[9:])["key"] for line in lines[:-1]]
+    return [json.loads(line)["key"] for line in lines[:-1]]
 
 
 def in_child(work) -> int:

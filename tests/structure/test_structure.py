@@ -17,8 +17,8 @@ import lapha
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "lapha"
 ROWS = [
-    {"_checks", "_imports", "types"},
-    {"_http"},
+    {"_checks", "_digests", "_imports", "types"},
+    {"_http", "_identity", "_store"},
     {"geometry", "tree"},
     {"kernels"},
     {"latent", "shaping", "pruning"},

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lapha._store import replace_file
 from lapha.tree import SearchTree, load_tree, save_tree
 from lapha.tree.search_tree import FIELDS
-from lapha.tree.storage import replace_file, tree_from_dict, tree_to_dict
+from lapha.tree.storage import tree_from_dict, tree_to_dict
 from lapha.types import Status
 
 
@@ -67,12 +68,15 @@ def test_the_file_is_plain_json_that_says_what_it_is(tmp_path):
     save_tree(random_tree(0, 10), path)
     document = json.loads(path.read_text(), parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
     assert document["format"] == "lapha-search-tree"
-    assert document["version"] == 1
+    assert document["version"] == 2
+    assert next(iter(document)) == "crc32"
 
 
 def write(path, change):
     save_tree(random_tree(1, 12), path)
     document = json.loads(path.read_text())
+    del document["crc32"]
+    document["version"] = 1  # which had no checksum
     change(document)
     path.write_text(json.dumps(document))
 
@@ -82,7 +86,8 @@ def write(path, change):
     [
         (lambda d: d.update(format="other"), "expected a file of format 'lapha-search-tree', got 'other'"),
         (lambda d: d.pop("format"), "expected a file of format 'lapha-search-tree', got None"),
-        (lambda d: d.update(version=2), "expected version 1 to 1 of 'lapha-search-tree', got 2"),
+        (lambda d: d.update(version=3), "expected version 1 to 2 of 'lapha-search-tree', got 3"),
+        (lambda d: d.update(version=2), "expected a file that begins with its checksum, got one that is damaged"),
         (lambda d: d["fields"].pop("visits"), "expected a search tree .*visits"),
         (lambda d: d["fields"]["visits"].pop(), "visits: expected length 12, got 11"),
         (lambda d: d["tokens"].pop(), "tokens: expected length 12, got 11"),

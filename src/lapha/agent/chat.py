@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from lapha._checks import check
 from lapha._imports import require
@@ -49,6 +49,8 @@ class ChatFormat:
         ValueError: the tokenizer has no chat template, or one that cannot render a user turn, an assistant turn and
             what follows them; the message names the model.
     """
+
+    identity_excludes: ClassVar[frozenset[str]] = frozenset(("_with_feedback",))  # made when first asked for
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer

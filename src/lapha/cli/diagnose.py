@@ -36,10 +36,10 @@ def diagnose(
     import json
 
     from lapha._checks import check
+    from lapha._store import check_writable, replace_file
     from lapha.evaluation.diagnosis import diagnose as measure
     from lapha.evaluation.folders import plain
     from lapha.evaluation.results import read_graded
-    from lapha.tree.storage import check_writable, replace_file
 
     if json_file is not None:
         check_writable(json_file)

@@ -16,9 +16,9 @@ def plot(
 ) -> None:
     """Draw a saved search on the Poincaré disk: one self-contained HTML page."""
     from lapha._checks import check
+    from lapha._store import check_writable
     from lapha.cli._pictures import picture_of
     from lapha.search import SearchResult
-    from lapha.tree.storage import check_writable
     from lapha.viz import write_tree_page
 
     check((page is None) != (out is None), "page", "one HTML file to write", "none" if page is None else "two")

@@ -18,8 +18,8 @@ def report(
     gallery: Annotated[int, typer.Option(help="Trees to draw.")] = 4,
 ) -> None:
     """Compare runs: table, paired differences, accuracy against cost, calibration, trees. One page, opens offline."""
+    from lapha._store import check_writable
     from lapha.evaluation.report import write_run_report
-    from lapha.tree.storage import check_writable
 
     page = out or runs[0] / "report.html"
     check_writable(page)

@@ -46,10 +46,10 @@ def search(
     """Search for an answer, step by step, guided by the value head."""
     from lapha._checks import check
     from lapha._imports import require
+    from lapha._store import check_writable
     from lapha.cli._models import load_model
     from lapha.cli._progress import console
     from lapha.search import SearchConfig
-    from lapha.tree.storage import check_writable
 
     for path in filter(None, (save, plot)):
         check_writable(path)

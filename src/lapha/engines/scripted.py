@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -171,6 +172,11 @@ class ScriptedEngine:
     Raises:
         ValueError: an argument outside its range.
     """
+
+    # they change when answers come, not which
+    identity_excludes: ClassVar[frozenset[str]] = frozenset(
+        ("latency", "capacity", "evaluate_latency", "jitter", "fail", "stats", "_slots")
+    )
 
     latency: float = 0.0
     capacity: int = 256

@@ -105,6 +105,10 @@ class ServerPool:
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._sessions = LoopSessions(policy.timeout_s, policy.connect_timeout_s, headers)
 
+    def identity(self) -> list[str]:
+        """Where answers come from: which weights a server holds, it does not say."""
+        return sorted(server.url for server in self.servers)
+
     async def ask(
         self, path: str, payload: dict[str, Any] | None = None, *, name: str, weight: int = 1
     ) -> dict[str, Any]:

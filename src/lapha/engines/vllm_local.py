@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -49,6 +49,11 @@ class _Stepper:
         self._lock = threading.Lock()
         self._running = False
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="lapha-vllm")
+
+    def identity(self) -> dict[str, Any]:
+        """The model as vLLM was told of it; its weights are in another process."""
+        config = self._engine.model_config
+        return {name: str(getattr(config, name, None)) for name in ("model", "revision", "dtype", "quantization")}
 
     async def ask(self, token_ids: Sequence[int], params: Any, name: str) -> Any:
         """The finished request output of one prompt."""
@@ -146,6 +151,8 @@ class VLLMLocalEngine:
         ValueError: evaluators that do not fit together.
         MissingExtraError: vLLM is not installed.
     """
+
+    identity_excludes: ClassVar[frozenset[str]] = frozenset(("_vllm", "_environment"))
 
     def __init__(
         self,

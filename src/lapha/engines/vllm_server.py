@@ -6,7 +6,7 @@ import asyncio
 import base64
 import logging
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -118,6 +118,8 @@ class VLLMServerEngine:
         ValueError: URLs or evaluator that do not fit together.
     """
 
+    identity_excludes: ClassVar[frozenset[str]] = frozenset(("context_limit", "_environment"))
+
     def __init__(
         self,
         urls: Sequence[str],
@@ -140,7 +142,7 @@ class VLLMServerEngine:
         self.model = model
         self.evaluator = evaluator
         self._stop_token_ids = sorted(end_of_turn_ids(self.tokenizer) if stop_token_ids is None else stop_token_ids)
-        self.context_limit = context_limit
+        self.context_limit = self.given_context_limit = context_limit
         self._environment = environment
         if pooling_urls:
             check(evaluator is None, "evaluator", "None where pooling_urls are given", type(evaluator).__name__)

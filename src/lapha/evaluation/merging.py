@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from lapha._checks import check
+from lapha._store import replace_file
 from lapha.evaluation.data import fingerprint, parse_shard
 from lapha.evaluation.folders import read_json_lines
 from lapha.evaluation.grading import Verdict
 from lapha.evaluation.modes import Outcome
 from lapha.evaluation.results import GradedRun, grade_run, read_graded
 from lapha.evaluation.run_folder import JUDGEMENTS, TREES, RunFolder, outcome_of_record, read_config, refuse_changes
-from lapha.tree.storage import replace_file
 
 # what a shard's settings have for itself
 _OWN = ("shard", "questions", "problems")

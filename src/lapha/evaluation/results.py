@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from lapha._store import replace_file
 from lapha.evaluation.comparison import Grade, ModeScore, score_modes
 from lapha.evaluation.folders import plain
 from lapha.evaluation.grading import Verdict
 from lapha.evaluation.modes import MODES, Outcome
 from lapha.evaluation.run_folder import GRADES, RESULTS_CSV, RESULTS_MD, TREES, outcome_of_record, read_records
 from lapha.search import SearchResult
-from lapha.tree.storage import replace_file
 
 # grades many (index, answer) pairs at once
 GradeVerdicts = Callable[[Sequence[tuple[int, str]]], list[Verdict]]

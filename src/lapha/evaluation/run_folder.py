@@ -11,11 +11,11 @@ from typing import Any
 
 from lapha._checks import check
 from lapha._imports import require
+from lapha._store import replace_file
 from lapha.evaluation.folders import PROBE, JsonLines, plain, prepare_folder, read_json_lines
 from lapha.evaluation.modes import Outcome
 from lapha.evaluation.provenance import environment_record
 from lapha.search import SearchResult
-from lapha.tree.storage import replace_file
 
 CONFIG, ROLLOUTS, TREES, GRADES = "config.yaml", "rollouts.jsonl", "trees", "grades.jsonl"
 JUDGEMENTS = "judge.jsonl"  # a judge's, by what it was asked: they stay good for any run

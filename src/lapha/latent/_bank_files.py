@@ -1,29 +1,25 @@
 """A bank as one safetensors file: ``direction`` (N, D), ``radius`` (N,) and ``tree_id`` (N,), row i being id i.
 
-The file is written and read in blocks, so that a bank of many gigabytes needs no second copy in memory. The layout of
-safetensors is a little-endian length of 8 bytes, a JSON header, and the tensors' bytes.
+The file is written, checked and read in blocks, so that a bank of many gigabytes needs no second copy in memory.
 """
 
 from __future__ import annotations
 
-import json
-import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import torch
 
 from lapha._checks import check
+from lapha._store import Column, open_tensors, write_tensors
 from lapha.geometry import PolarPoints
 from lapha.latent import _queries
 from lapha.latent._bank_checks import check_points
-from lapha.latent._files import atomic_path, open_tensors
 from lapha.latent.bank import LatentBank
 
 FORMAT = "lapha.LatentBank"
-VERSION = 1
+VERSION = 2
 BLOCK_ROWS = 16384
 _DTYPE_NAMES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
 _NAMES = {"direction", "radius", "tree_id"}
@@ -38,32 +34,20 @@ def save_bank(bank: LatentBank, path: Path) -> None:
     size = len(bank)
     tree_of_segment = np.array(bank.tree_ids, dtype=np.int64)
     tree_id = tree_of_segment[bank._table[:size, 0]] if size else np.empty(0, np.int64)
-    shapes = {
-        "direction": (_DTYPE_NAMES[bank.dtype], [size, bank.dim], size * bank.dim * bank.dtype.itemsize),
-        "radius": ("F32", [size], size * 4),
-        "tree_id": ("I64", [size], size * 8),
-    }
-    metadata = {"format": FORMAT, "version": str(VERSION), "curvature": repr(bank.curvature), "dim": str(bank.dim)}
-    radius = np.empty(size, np.float32)
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        _write_header(file, shapes, metadata)
+    radius = torch.empty(size)
+
+    def directions() -> Iterator[torch.Tensor]:
         for rows in _blocks(size):
             points = _queries.gather(bank, np.arange(rows.start, rows.stop))
-            radius[rows] = points.radius.cpu().numpy()
-            file.write(points.direction.cpu().contiguous().view(torch.uint8).numpy().data)
-        file.write(radius.data)
-        file.write(np.ascontiguousarray(tree_id).data)
+            radius[rows] = points.radius.cpu()
+            yield points.direction.cpu().contiguous()
 
-
-def _write_header(file: BinaryIO, shapes: dict[str, tuple[str, list[int], int]], metadata: dict[str, str]) -> None:
-    header: dict[str, object] = {"__metadata__": metadata}
-    offset = 0
-    for name, (dtype, shape, nbytes) in shapes.items():
-        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [offset, offset + nbytes]}
-        offset += nbytes
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)  # the format aligns the data to 8 bytes
-    file.write(struct.pack("<Q", len(text)) + text)
+    columns: dict[str, torch.Tensor | Column] = {
+        "direction": Column(bank.dtype, (size, bank.dim), directions()),
+        "radius": Column(torch.float32, (size,), (radius,)),  # filled by the blocks that are written before it
+        "tree_id": torch.from_numpy(tree_id),
+    }
+    write_tensors(path, columns, FORMAT, VERSION, {"curvature": repr(bank.curvature), "dim": str(bank.dim)})
 
 
 def load_bank(path: Path, device: torch.device | str, *, mirror: bool, memory_budget: int | None) -> LatentBank:

@@ -282,7 +282,8 @@ class LatentBank:
         """Write all latents to one safetensors file, atomically and in blocks. Rows appended meanwhile are left out.
 
         Raises:
-            ValueError: a folder that does not exist.
+            ValueError: a folder that does not exist or cannot be written.
+            OSError: a full disk, for instance; names the file.
         """
         from lapha.latent._bank_files import save_bank
 
@@ -300,7 +301,7 @@ class LatentBank:
         """Read a bank that `save` wrote: same ids, same trees, same bits.
 
         Raises:
-            ValueError: no such file, a truncated one, one that is not a bank, or another version (named in the message).
+            ValueError: no such file, a truncated or damaged one, one that is not a bank, or another version (named in the message).
         """
         from lapha.latent._bank_files import load_bank
 

@@ -9,13 +9,13 @@ import torch
 from torch import nn
 
 from lapha._checks import check, check_choice, check_float_tensor
-from lapha.latent._files import read_tensors, write_tensors
+from lapha._store import read_tensors, write_tensors
 
 # In a folder of its own: vLLM reads every .safetensors file that lies beside a model's weights.
 FOLDER = "value_head"
 FILE_NAME = "value_head.safetensors"
 FORMAT = "lapha.ValueHead"
-VERSION = 1
+VERSION = 2
 VALUE_TARGETS = ("potential", "success_rate", "mixed")
 
 

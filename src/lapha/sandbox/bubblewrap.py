@@ -111,8 +111,13 @@ class BubblewrapSandbox:
             "parent": os.getpid(),
         }
         check(set(preload) <= set(packages), "preload", "some of the packages", list(preload))
+        self._told = {"limits": self.limits, "packages": list(packages), "preload": list(preload), "seed": seed}
         self._link = _Link(config)
         self._finalizer = weakref.finalize(self, self._link.close)
+
+    def identity(self) -> dict[str, Any]:
+        """What determines a run's result."""
+        return self._told
 
     def open(self) -> BubblewrapSession:
         """A new session with fresh state.

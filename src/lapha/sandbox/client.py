@@ -64,6 +64,10 @@ class RemoteSandbox:
         self._closing: dict[str, list[str]] = {url: [] for url in self.urls}
         self._closed = False
 
+    def identity(self) -> list[str]:
+        """Where code runs: what is installed there, the client does not know."""
+        return sorted(self.urls)
+
     def open(self) -> RemoteSession:
         """A new session with fresh state, on the next server."""
         fresh: Future[_State] = Future()

@@ -15,7 +15,7 @@ import weakref
 from collections import Counter
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
-from typing import Any
+from typing import Any, ClassVar
 
 from lapha._checks import check
 from lapha.sandbox.protocol import (
@@ -47,6 +47,10 @@ class MontySandbox:
     """
 
     name = "monty"
+
+    identity_excludes: ClassVar[frozenset[str]] = frozenset(
+        ("counters", "_monty", "_total_bytes", "_held", "_pool", "_threads", "_finalizer")
+    )
 
     def __init__(
         self,

@@ -1,28 +1,40 @@
 """A journal of finished trees, from which a killed run resumes without losing one and without repeating one.
 
-A folder with ``header.json`` (format and settings), ``results.jsonl`` (one line a finished tree, appended) and
-``latents/`` (one safetensors file a tree). Latents are durable before the line that refers to them is written, and the
-line before the result is handed out: what a line says is there, is there. Each line carries a checksum; a line that a
-kill cut short is dropped on opening, and its tree is searched again.
+A folder with ``header.json`` (format, settings, and what else determines the trees), ``results.jsonl`` (one line a
+finished tree, appended) and ``latents/`` (one safetensors file a tree). Latents are durable before the line that refers
+to them is written, and the line before the result is handed out: what a line says is there, is there. Lines and latents
+carry checksums; a line that a kill cut short is dropped on opening, and its tree is searched again.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
+import lapha
 from lapha._checks import check
+from lapha._identity import differences
+from lapha._store import (
+    FileProblem,
+    FolderLock,
+    LineFile,
+    read_document,
+    remove_leftovers,
+    sync_folder,
+    write_document,
+)
+from lapha._store.lines import decode_checked
 from lapha.search.config import SearchConfig
 from lapha.search.latents import load_latents, save_latents
 from lapha.search.result import SearchResult
-from lapha.tree.storage import FileProblem, read_document, sync_folder, write_document
 
 FORMAT = "lapha-search-journal"
-VERSION = 1
+VERSION = 2
+_HEADER, _RESULTS, _LATENTS = "header.json", "results.jsonl", "latents"
 
 
 class Journal:
@@ -31,43 +43,56 @@ class Journal:
     ``len(journal)`` trees; ``key in journal``; `read` one, `append` one.
     """
 
-    def __init__(self, folder: Path, file: BinaryIO, offsets: dict[str, int]) -> None:
+    def __init__(self, folder: Path, lock: FolderLock, file: LineFile) -> None:
         self.folder = folder
+        self._lock = lock
         self._file = file
-        self._offsets = offsets
+        self._offsets = dict(zip(file.found.records, file.found.offsets))
 
     @classmethod
-    def open(cls, folder: str | Path, config: SearchConfig) -> Journal:
+    def open(cls, folder: str | Path, config: SearchConfig, identity: Mapping[str, Any] | None = None) -> Journal:
         """Open the journal in `folder`, made if absent.
 
         Args:
             folder: its parent must exist.
             config: settings of the run. A journal holds trees of one set of settings.
+            identity: what else determines its trees, see `Search.identity`; they are of one identity. None takes them
+                whatever they are of.
 
         Raises:
-            ValueError: the folder cannot be written, holds something else, is a journal of other settings (the
-                message names them), is open in another process, or has a damaged line before its last.
+            ValueError: the folder cannot be written, holds something else, is a journal of other settings or of another
+                identity (the message names the differences), is open in another process, or has a damaged line before
+                its last.
+            OSError: a full disk, for instance; names the file.
+        """
+        folder = _prepared(folder)
+        lock = FolderLock(folder, "a journal")
+        try:
+            remove_leftovers(folder)
+            remove_leftovers(folder / _LATENTS)
+            _check_header(folder, config, identity)
+            file = LineFile(folder / _RESULTS, decode=_decode, keep=lambda document: document["key"])
+        except (ValueError, OSError):
+            lock.release()
+            raise
+        return cls(folder, lock, file)
+
+    @staticmethod
+    def adopt(folder: str | Path, config: SearchConfig, identity: Mapping[str, Any]) -> None:
+        """Say what the trees of a journal were made with, where an older version did not, or where it is known better.
+
+        Nothing is checked: whoever calls this vouches for it. The journal then opens with `config` and `identity`.
+
+        Raises:
+            ValueError: `folder` holds no journal, or another process has it open.
         """
         folder = Path(folder)
-        check(folder.parent.is_dir(), "journal", "a folder in an existing one", str(folder))
-        check(not folder.exists() or folder.is_dir(), "journal", "a folder", f"the file {folder}")
-        folder.mkdir(exist_ok=True)
-        check(os.access(folder, os.W_OK), "journal", "a writable folder", str(folder))
-        (folder / "latents").mkdir(exist_ok=True)
-        file = open(folder / "results.jsonl", "a+b")  # noqa: SIM115 (closed by `close`)
+        read_document(folder / _HEADER, FORMAT, VERSION)
+        lock = FolderLock(folder, "a journal")
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as problem:
-            file.close()
-            raise FileProblem(str(folder), "a journal that no other process has open", str(problem)) from problem
-        try:
-            _check_header(folder, config)
-            offsets = _read_offsets(file, folder)
-        except ValueError:
-            file.close()
-            raise
-        sync_folder(folder)
-        return cls(folder, file, offsets)
+            _write_header(folder, _plain(config.to_dict()), _plain(identity))
+        finally:
+            lock.release()
 
     def __len__(self) -> int:
         return len(self._offsets)
@@ -80,24 +105,19 @@ class Journal:
 
         Raises:
             ValueError: the journal holds this result already.
+            OSError: a full disk, for instance; names the file. The journal then holds what it held before.
         """
         check(result.key not in self, "result", "one that is not in the journal yet", result.key)
-        save_latents(self._latents_path(result.key), result.latents, result.key)
-        offset = self._file.seek(0, os.SEEK_END)
-        self._file.write(_encode(result.to_dict()))
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._offsets[result.key] = offset
+        save_latents(self._latents_path(result.key), result.latents, result.key, sweep=False)
+        self._offsets[result.key] = self._file.append(result.to_dict(), sync=True)
 
     def read(self, key: str, index: int) -> SearchResult:
         """The finished result named `key`, as question `index` of this run.
 
         Raises:
-            ValueError: its latents' file is missing or damaged.
+            ValueError: its line or its latents' file is missing or damaged.
         """
-        self._file.seek(self._offsets[key])
-        document = _decode(self._file.readline())
-        assert document is not None, "the line was good when the journal was opened"
+        document = self._file.read(self._offsets[key])
         latents = load_latents(self._latents_path(key), key)
         result = SearchResult.from_dict(document, latents, str(self.folder))
         result.index = index
@@ -106,57 +126,66 @@ class Journal:
     def close(self) -> None:
         """Let other processes open the journal."""
         self._file.close()
+        self._lock.release()
 
     def _latents_path(self, key: str) -> Path:
-        return self.folder / "latents" / f"{key}.safetensors"
+        return self.folder / _LATENTS / f"{key}.safetensors"
 
 
-def _check_header(folder: Path, config: SearchConfig) -> None:
-    path = folder / "header.json"
-    settings = json.loads(json.dumps(config.to_dict()))
+def _prepared(folder: str | Path) -> Path:
+    folder = Path(folder)
+    check(folder.parent.is_dir(), "journal", "a folder in an existing one", str(folder))
+    check(not folder.exists() or folder.is_dir(), "journal", "a folder", f"the file {folder}")
+    folder.mkdir(exist_ok=True)
+    check(os.access(folder, os.W_OK), "journal", "a writable folder", str(folder))
+    (folder / _LATENTS).mkdir(exist_ok=True)
+    sync_folder(folder)
+    return folder
+
+
+def _check_header(folder: Path, config: SearchConfig, identity: Mapping[str, Any] | None) -> None:
+    path, results = folder / _HEADER, folder / _RESULTS
+    settings, own = _plain(config.to_dict()), _plain(identity)
+    empty = not results.exists() or results.stat().st_size == 0
     if not path.exists():
-        empty = (folder / "results.jsonl").stat().st_size == 0
         check(empty, str(folder), "a journal with a header.json", "one without")
-        write_document(path, FORMAT, VERSION, {"config": settings})
+        _write_header(folder, settings, own)
         return
-    known = read_document(path, FORMAT, VERSION).get("config")
-    if known != settings:
-        differ = sorted(
-            name for name in {*settings, *(known or {})} if (known or {}).get(name) != settings.get(name)
-        )  # fmt: skip
-        raise FileProblem(str(folder), "a journal of the same settings", f"one that differs in {', '.join(differ)}")
+    known = read_document(path, FORMAT, VERSION)
+    _refuse(folder, "settings", _plain(known.get("config") or {}), settings)
+    if own is None:
+        return
+    if known.get("identity") is None and not empty:
+        raise FileProblem(
+            str(folder),
+            "a journal that says which policy, evaluator, environment and hooks its trees are of",
+            "one of an older version; if they are this search's, say so once: "
+            "Journal.adopt(folder, search.config, search.identity())",
+        )
+    if known.get("identity") is None:
+        _write_header(folder, settings, own)
+        return
+    _refuse(folder, "search", known["identity"], own, ". What it cannot tell by itself, Search(identity=…) says")
 
 
-def _read_offsets(file: BinaryIO, folder: Path) -> dict[str, int]:
-    """Where each key's line begins; a cut last line is dropped from the file."""
-    offsets: dict[str, int] = {}
-    file.seek(0)
-    good = 0
-    for line in iter(file.readline, b""):
-        document = _decode(line)
-        if document is None:
-            rest = file.read()
-            if b"\n" in line and rest:
-                raise FileProblem(str(folder / "results.jsonl"), "good lines", f"a damaged one at byte {good}")
-            break
-        offsets[document["key"]] = good
-        good += len(line)
-    if file.seek(0, os.SEEK_END) != good:
-        file.truncate(good)
-        os.fsync(file.fileno())
-    return offsets
+def _refuse(folder: Path, what: str, known: Mapping[str, Any], now: Mapping[str, Any], advice: str = "") -> None:
+    if found := differences(known, now):
+        raise FileProblem(str(folder), f"a journal of the same {what}", f"one whose {'; '.join(found)}{advice}")
 
 
-def _encode(document: dict[str, Any]) -> bytes:
-    text = json.dumps(document, allow_nan=False).encode()
-    return b"%08x %s\n" % (zlib.crc32(text), text)
+def _write_header(folder: Path, settings: Any, identity: Any) -> None:
+    document = {"config": settings, "identity": identity, "lapha": lapha.__version__}
+    write_document(folder / _HEADER, FORMAT, VERSION, document, sweep=False)
+
+
+def _plain(value: Any) -> Any:
+    """As it comes back from a file."""
+    return json.loads(json.dumps(value))
 
 
 def _decode(line: bytes) -> dict[str, Any] | None:
-    """The document in a line, or None if the line is cut short or damaged."""
-    if not line.endswith(b"\n") or line[8:9] != b" ":
-        return None
-    text = line[9:-1]
-    if line[:8] != b"%08x" % zlib.crc32(text):
-        return None
-    return json.loads(text)
+    """The document in a line, or None if it is cut short or damaged; older versions put the checksum first."""
+    if line[8:9] == b" " and line[:8] == b"%08x" % zlib.crc32(line[9:]):
+        document: dict[str, Any] = json.loads(line[9:])
+        return document
+    return decode_checked(line)

@@ -7,11 +7,12 @@ from pathlib import Path
 import torch
 
 from lapha._checks import check
+from lapha._store import FileProblem, open_tensors, write_tensors
 from lapha.geometry import PolarPoints
 from lapha.latent import latent_points
-from lapha.tree.storage import FileProblem, check_writable, replace_file
 
-FORMAT = "lapha-latents-1"
+FORMAT = "lapha-latents"
+VERSION = 2
 
 
 class TreeLatents:
@@ -58,35 +59,33 @@ def _on_host(pooled: torch.Tensor) -> torch.Tensor:
     return pooled if pooled.dtype == torch.float64 else pooled.float()
 
 
-def save_latents(path: Path, latents: PolarPoints, key: str) -> None:
+def save_latents(path: Path, latents: PolarPoints, key: str, *, sweep: bool = True) -> None:
     """Write latents to a safetensors file, durably and at once or not at all.
 
     Raises:
         ValueError: the folder does not exist or cannot be written.
+        OSError: a full disk, for instance; names `path`.
     """
-    from safetensors.torch import save
-
-    check_writable(path)
-    tensors = {"direction": latents.direction.contiguous().cpu(), "radius": latents.radius.contiguous().cpu()}
-    replace_file(path, save(tensors, {"format": FORMAT, "key": key, "curvature": repr(float(latents.curvature))}))
+    tensors = {"direction": latents.direction, "radius": latents.radius}
+    metadata = {"key": key, "curvature": repr(float(latents.curvature))}
+    write_tensors(path, tensors, FORMAT, VERSION, metadata, sweep=sweep)
 
 
 def load_latents(path: Path, key: str) -> PolarPoints:
     """Read what `save_latents` wrote for the result named `key`.
 
     Raises:
-        ValueError: the file is missing, foreign or truncated, or belongs to another result.
+        ValueError: the file is missing, foreign, truncated or damaged, or belongs to another result; names it.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
 
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
-                raise FileProblem(str(path), f"latents in the format {FORMAT!r}", repr(metadata.get("format")))
-            if metadata.get("key") != key:
-                raise FileProblem(str(path), f"the latents of {key!r}", f"those of {metadata.get('key')!r}")
+    with open_tensors(path, FORMAT, VERSION, str(path), before="lapha-latents-1") as file:
+        metadata = file.metadata()
+        if metadata.get("key") != key:
+            raise FileProblem(str(path), f"the latents of {key!r}", f"those of {metadata.get('key')!r}")
+        try:
             direction, radius = file.get_tensor("direction"), file.get_tensor("radius")
-    except (OSError, SafetensorError) as problem:
-        raise FileProblem(str(path), "a readable safetensors file", str(problem)) from problem
-    return PolarPoints(direction, radius, curvature=float(metadata["curvature"]))
+            curvature = float(metadata["curvature"])
+            return PolarPoints(direction, radius, curvature=curvature)
+        except (KeyError, ValueError, SafetensorError) as problem:
+            raise FileProblem(str(path), "a direction, a radius and a curvature", str(problem)) from problem

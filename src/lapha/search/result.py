@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from lapha._checks import check
+from lapha._store import FileProblem, read_document, write_document
 from lapha.geometry import PolarPoints
 from lapha.search.latents import load_latents, save_latents
 from lapha.tree import SearchTree
-from lapha.tree.storage import FileProblem, read_document, tree_from_dict, tree_to_dict, write_document
+from lapha.tree.storage import tree_from_dict, tree_to_dict
 
 FORMAT = "lapha-search-result"
-VERSION = 1
+VERSION = 2
 
 
 @dataclass
@@ -95,22 +96,28 @@ class SearchResult:
         check(len(latents) == len(tree), source, f"one latent a node ({len(tree)})", len(latents))
         return result
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | Path, *, sweep: bool = True) -> None:
         """Write the result to `path` (JSON), and its latents beside it (same name, ``.safetensors``).
+
+        Args:
+            path: ends in something else than ``.safetensors``.
+            sweep: remove what killed writers left of files of these names.
 
         Raises:
             ValueError: the folder does not exist or cannot be written.
+            OSError: a full disk, for instance; names the file.
         """
         path = Path(path)
-        save_latents(path.with_suffix(".safetensors"), self.latents, self.key)
-        write_document(path, FORMAT, VERSION, self.to_dict())
+        check(path.suffix != ".safetensors", "path", "a name for JSON, beside which latents go", str(path))
+        save_latents(path.with_suffix(".safetensors"), self.latents, self.key, sweep=sweep)
+        write_document(path, FORMAT, VERSION, self.to_dict(), sweep=sweep)
 
     @classmethod
     def load(cls, path: str | Path) -> SearchResult:
         """Read what `save` wrote.
 
         Raises:
-            ValueError: a file is missing, foreign, truncated, of a newer version, or of another result.
+            ValueError: a file is missing, foreign, damaged, of a newer version, or of another result.
         """
         path = Path(path)
         document = read_document(path, FORMAT, VERSION)

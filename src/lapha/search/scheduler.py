@@ -7,11 +7,12 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from lapha._checks import check
+from lapha._identity import identity_of
 from lapha.geometry import PolarPoints
 from lapha.search.answers import ANSWER_RULES, AnswerChoice, Canonical
 from lapha.search.canonical import normalize_answer
@@ -24,6 +25,8 @@ from lapha.search.result import SearchResult
 from lapha.search.seeds import QuestionKeys
 from lapha.tree import SearchTree
 from lapha.types import Environment, Evaluation, Evaluator, Policy
+
+_PARTS = ("policy", "evaluator", "environment", "terminal_value", "stop", "canonical")
 
 # these ended before their time: a resumed run searches them again
 NOT_KEPT = ("error", "run_deadline", "run_max_tokens")
@@ -45,6 +48,8 @@ class Search:
         terminal_value: ``(tree, node, evaluation) -> value`` of a node that ended; default: v̂, and 0 where unknown.
         stop: ``(tree) -> bool``, asked after every simulation: end this tree now; default: never.
         canonical: what makes two answers the same, for the rules that vote.
+        identity: what `identity` cannot tell by itself, for journals: text that is added to it, or for some of the parts
+            named here a text that stands for each.
 
     Raises:
         ValueError: a part is missing or does not implement its protocol.
@@ -60,6 +65,7 @@ class Search:
         terminal_value: TerminalValue | None = None,
         stop: Stop | None = None,
         canonical: Canonical = normalize_answer,
+        identity: str | Mapping[str, str] | None = None,
     ) -> None:
         check(isinstance(policy, Policy), "policy", "a Policy (async sample)", type(policy).__name__)
         judge = policy if evaluator is None else evaluator
@@ -74,6 +80,8 @@ class Search:
         self.terminal_value = terminal_value or own_estimate
         self.stop = stop or never
         self.canonical = canonical
+        _check_identity(identity)
+        self._identity = identity
         self.meter = RunMeter()
         """Counts and times of the latest run."""
         self.unclaimed: list[SearchResult] = []
@@ -158,7 +166,7 @@ class Search:
         for name, limit in (("max_tokens", max_tokens), ("deadline_s", deadline_s)):
             check(limit is None or limit > 0, name, "a number > 0", limit)
         self.meter = RunMeter(max_tokens=max_tokens, deadline=deadline_s and time.monotonic() + deadline_s)
-        book = Journal.open(journal, self.config) if journal is not None else None
+        book = Journal.open(journal, self.config, self.identity()) if journal is not None else None
         flight, source = _Flight(self), _keyed(questions)
         asking: asyncio.Future[tuple[int, str, str] | None] | None = None
         more = True
@@ -187,6 +195,19 @@ class Search:
             self.meter.finish()
             if book is not None:
                 book.close()
+
+    def identity(self) -> dict[str, Any]:
+        """All that determines a tree besides question and settings: a journal keeps it, and refuses another.
+
+        Reads all weights of the policy and the evaluator that are in this process.
+        """
+        given = self._identity
+        told = dict(given) if isinstance(given, Mapping) else {}
+        parts: dict[str, Any] = {name: getattr(self, name) for name in _PARTS if name not in told}
+        if "policy" not in told and self.evaluator is self.policy:
+            parts["evaluator"] = "the policy"
+        described = {**identity_of(parts), **told}
+        return described if given is None or told else {**described, "identity": given}
 
     def choose(self, tree: SearchTree, latents: PolarPoints | None) -> AnswerChoice | None:
         """The answer that `config.answer` chooses from a finished tree."""
@@ -278,6 +299,14 @@ class _Flight:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._trees.clear()
+
+
+def _check_identity(identity: Any) -> None:
+    if isinstance(identity, Mapping):
+        good = set(identity) <= set(_PARTS) and all(isinstance(text, str) for text in identity.values())
+    else:
+        good = identity is None or isinstance(identity, str)
+    check(good, "identity", f"text, or a mapping to text of some of {', '.join(_PARTS)}", repr(identity))
 
 
 def own_estimate(tree: SearchTree, node: int, evaluation: Evaluation) -> float:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
-import secrets
 from collections.abc import Sized
 from pathlib import Path
 from typing import Any
@@ -14,17 +11,11 @@ import numpy as np
 import torch
 
 from lapha._checks import check, check_parent
+from lapha._store import FileProblem, read_document, write_document
 from lapha.tree.search_tree import FIELDS, SearchTree
 
 FORMAT = "lapha-search-tree"
-VERSION = 1
-
-
-class FileProblem(ValueError):
-    """A file that is not what it should be. Names the file, what was expected and what came."""
-
-    def __init__(self, path: str, expected: str, got: str = "something else") -> None:
-        super().__init__(f"{path}: expected {expected}, got {got}")
+VERSION = 2
 
 
 def tree_to_dict(tree: SearchTree) -> dict[str, Any]:
@@ -88,71 +79,6 @@ def load_tree(path: str | Path) -> SearchTree:
         ValueError: the file is missing, foreign, truncated, or of a newer version.
     """
     return tree_from_dict(read_document(Path(path), FORMAT, VERSION), str(path))
-
-
-def write_document(path: Path, kind: str, version: int, document: dict[str, Any]) -> None:
-    """Write one JSON document that says what it is, durably and at once or not at all.
-
-    Raises:
-        ValueError: the folder does not exist or cannot be written.
-    """
-    check_writable(path)
-    replace_file(path, json.dumps({"format": kind, "version": version, **document}, allow_nan=False).encode())
-
-
-def read_document(path: Path, kind: str, version: int) -> dict[str, Any]:
-    """Read what `write_document` wrote.
-
-    Raises:
-        ValueError: the file is missing, truncated, of another kind, or of a newer version.
-    """
-    try:
-        document = json.loads(path.read_bytes())
-    except OSError as problem:
-        raise FileProblem(str(path), "a readable file", str(problem)) from problem
-    except (json.JSONDecodeError, UnicodeDecodeError) as problem:
-        raise FileProblem(str(path), "JSON that is not truncated", str(problem)) from problem
-    found = document.get("format") if isinstance(document, dict) else None
-    if found != kind:
-        raise FileProblem(str(path), f"a file of format {kind!r}", repr(found))
-    number = document.get("version")
-    if not isinstance(number, int) or not 1 <= number <= version:
-        raise FileProblem(str(path), f"version 1 to {version} of {kind!r}", repr(number))
-    return document
-
-
-def check_writable(path: Path) -> None:
-    """Raise `ValueError` unless a file can be written at `path`; found out before there is anything to lose."""
-    folder = path.parent
-    check(folder.is_dir(), "path", "a file in an existing folder", str(path))
-    check(os.access(folder, os.W_OK), "path", "a file in a writable folder", str(path))
-    check(not path.is_dir(), "path", "a file", f"the folder {path}")
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Put `content` at `path`: readers see the old file or the new one, also after a crash."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    # readable for whom any new file is: one that tempfile makes is for its owner alone
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames and new files in `folder` durable."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _to_list(column: np.ndarray) -> list[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -61,6 +61,9 @@ class TransformersEngine:
         stats: counters since the start, or since they were last replaced.
     """
 
+    # they change how fast answers come, not which; the environment is a part of its own
+    identity_excludes: ClassVar[frozenset[str]] = frozenset(("_decoder", "_store", "_batcher", "_environment"))
+
     def __init__(
         self,
         model: Any,
@@ -79,6 +82,7 @@ class TransformersEngine:
         check(max_prefill_tokens >= 1, "max_prefill_tokens", "an integer >= 1", max_prefill_tokens)
         check(kv_budget_bytes is None or kv_budget_bytes >= 0, "kv_budget_bytes", "bytes >= 0", kv_budget_bytes)
         self.model, self.tokenizer = model, tokenizer
+        self.autocast = autocast
         self._decoder = CausalDecoder(model, autocast)
         self.hidden_size = self._decoder.hidden_size
         if value_head is None:
