@@ -68,7 +68,9 @@ def test_no_parameter_could_carry_a_gold_answer(package):
 
 def test_the_hooks_are_the_only_callables_of_a_search():
     taken = set(inspect.signature(lapha.search.Search.__init__).parameters) - {"self"}
-    assert taken == {"policy", "evaluator", "environment", "config", "terminal_value", "stop", "canonical"}
+    assert taken == {"policy", "evaluator", "environment", "config", "terminal_value", "stop", "canonical", "identity"}
+    with pytest.raises(ValueError, match="identity: expected text"):  # which names a journal's trees and reaches none
+        lapha.search.Search(lapha.engines.ScriptedEngine(), identity=lambda tree: "a gold answer")
     run = set(inspect.signature(lapha.search.Search.arun).parameters) - {"self"}
     assert run == {"questions", "concurrency", "journal", "max_tokens", "deadline_s", "on_error"}
 
