@@ -107,20 +107,27 @@ def other_kernel(name: str, capability: int) -> Compiled:
     """One of the kernels without a tensor-core product, with what its launcher passes for bfloat16 or float32 input."""
     from lapha.kernels import pooling_triton, prepare_triton, refine_triton
 
-    numbers = dict.fromkeys(("N", "M", "D", "K", "B", "L", "H", "parts", "flag_stride"), "i32")
+    numbers = dict.fromkeys(("N", "M", "D", "K", "B", "L", "H", "parts"), "i32")
     numbers |= dict.fromkeys(("width", "x_width", "y_width"), "i32")
     numbers |= dict.fromkeys(("x_stride", "y_stride", "row_stride", "radius_stride", "root_stride"), "i32")
     numbers |= dict.fromkeys(("sequence_stride", "token_stride", "mask_stride_b", "mask_stride_l"), "i32")
-    numbers |= {"inv_sqrt_c": "fp32", "sqrt_c": "fp32", "scale": "fp32"}
+    numbers |= dict.fromkeys(("inv_sqrt_c", "sqrt_c", "scale", "absent_complement", "absent_gain"), "fp32")
     arrays = dict.fromkeys(("x_terms", "y_terms", "terms", "out", "bound", "at_least", "best_out", "radius"), "*fp32")
     arrays |= dict.fromkeys(("x_stored", "y_stored", "stored", "centre", "high", "low", "partial", "root"), "*fp32")
     arrays |= dict.fromkeys(("total_out", "mean_out", "direction_out", "radius_out", "running_sum"), "*fp32")
-    arrays |= {"flags": "*i32", "where_out": "*i32", "hidden": "*bf16", "mask": "*u8", "starts": "*i32"}
+    arrays |= {
+        "tiles": "*i32",
+        "count": "*i32",
+        "where_out": "*i32",
+        "hidden": "*bf16",
+        "mask": "*u8",
+        "starts": "*i32",
+    }
     arrays |= {"counts": "*i64", "count_out": "*i64", "running_count": "*i64"}
     pairs = {"BLOCK": 16, "BLOCK_K": 32}
     kernels = {
         "prepare": (prepare_triton.prepare_kernel, {"MODE": 1, "HALF": False, "ROWS": 2, "BLOCK": 1024}),
-        "refine": (refine_triton.refine_kernel, {"ROWS_A_FLAG": 8, "COLUMNS_A_FLAG": 8, **pairs}),
+        "refine": (refine_triton.refine_kernel, {"TILE_M": 128, "TILE_N": 128, **pairs}),
         "nearest refine": (refine_triton.nearest_refine_kernel, {"BLOCK_N": 128, **pairs}),
         "sum": (pooling_triton.sum_kernel, {"MASKED": True, "PACKED": False, "ROWS": 16, "COLUMNS": 512}),
         "finish": (pooling_triton.finish_kernel, {"RUNNING": True, "CENTRED": True, "MOST_PARTS": 64, "COLUMNS": 1024}),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from kernels_oracle import exact_distances, family, largest_error
+from nonfinite_cases import check_forward, points, spoiled, spoiled_in_all_ways
 
 from lapha.geometry import PolarPoints
 from lapha.kernels import knn, last_choice, nearest, pairwise_dist, pool_latents
@@ -118,3 +119,52 @@ def check_same(got, want) -> None:
     for one, other in ((got.sum, want.sum), (got.mean, want.mean), (got.points.direction, want.points.direction)):
         assert torch.allclose(one, other, rtol=1e-5, atol=1e-6)
     assert torch.allclose(got.points.radius, want.points.radius, rtol=1e-5)
+
+
+# The interpreter's tiles are 32 × 32: sizes on both sides of their edges, every fault, in rows, columns and both.
+@pytest.mark.parametrize(("precision", "sizes"), [("ieee", (33, 31)), ("tf32x3", (32, 65)), ("bf16", (34, 33))])
+def test_what_is_no_point_stays_in_its_row_or_column(precision: str, sizes: tuple[int, int]) -> None:
+    X, Y = points(sizes[0], 40, 1), points(sizes[1], 40, 2)
+    bad_x, bad_y = ([0, 1, 5, 6, 8, 20, size - 2, size - 1] for size in sizes)
+    for in_x, in_y in ((bad_x, []), ([], bad_y), (bad_x, bad_y)):
+        spoiled_x = spoiled_in_all_ways(X, in_x) if in_x else X
+        spoiled_y = spoiled_in_all_ways(Y, in_y) if in_y else Y
+        check_forward(spoiled_x, spoiled_y, in_x, in_y, backend="triton", precision=precision)
+
+
+def test_nearest_among_nothing_but_faults() -> None:
+    X, bad = points(5, 8, 1), spoiled(points(40, 8, 2), "NaN radius", list(range(40)))
+    for x, y in ((X, bad), (bad, X), (bad, bad)):
+        distance, index = nearest(x, y, backend="triton")
+        assert distance.isnan().all()
+        assert (index == -1).all()
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_pooling_a_fault(value: float) -> None:
+    hidden = torch.randn(3, 20, 40, generator=torch.Generator().manual_seed(0))
+    hidden[1, 4, 3] = value
+    root = torch.zeros(40)
+    got, want = (pool_latents(hidden, root=root, backend=backend) for backend in ("triton", "torch"))
+    for one, other in ((got.sum, want.sum), (got.points.direction, want.points.direction)):
+        torch.testing.assert_close(one, other, equal_nan=True)
+    torch.testing.assert_close(got.points.radius, want.points.radius, equal_nan=True)
+
+
+def test_offsets_past_the_tokens() -> None:
+    hidden = torch.randn(10, 40, generator=torch.Generator().manual_seed(0))
+    starts = torch.tensor([-3, 4, 2, 20])
+    got, want = (
+        torch.ops.lapha.pool_latents(hidden, None, starts, None, None, None, backend) for backend in ("triton", "torch")
+    )
+    for one, other in zip(got, want, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_flagged_tiles_are_shared_by_few_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many tiles there are, no more programs are started than a device has room for."""
+    from lapha.kernels import refine_triton
+
+    monkeypatch.setattr(refine_triton, "_PROGRAMS", 3)
+    X = PolarPoints.cat([points(70, 24, 1), points(70, 24, 1)])
+    assert largest_error(pairwise_dist(X, backend="triton"), exact_distances(X, X)) < 1e-5

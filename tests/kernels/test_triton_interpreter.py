@@ -26,5 +26,5 @@ def test_kernels_in_the_interpreter() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     passed = re.search(r"(\d+) passed", done.stdout)
     assert passed is not None
-    assert int(passed[1]) >= 15
+    assert int(passed[1]) >= 23
     assert "skipped" not in done.stdout

@@ -146,8 +146,14 @@ class Distance(torch.autograd.Function):
     @differentiable_once
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         radius_x, radius_y, chord, distance = ctx.saved_tensors
-        by_x, by_y, by_chord = distance_partials(radius_x, radius_y, chord, distance, ctx.curvature)
-        return grad * by_x, grad * by_y, grad * by_chord, None
+        partials = distance_partials(radius_x, radius_y, chord, distance, ctx.curvature)
+        # of a pair that has no distance, only what is to blame has a gradient of NaN
+        there, none = distance.isnan(), torch.zeros_like(grad)
+        blame = [(radius_x >= 0) & (radius_x < torch.inf), (radius_y >= 0) & (radius_y < torch.inf), chord >= 0]
+        found = [
+            torch.where(there & (good | (grad == 0)), none, grad * by) for by, good in zip(partials, blame, strict=True)
+        ]
+        return found[0], found[1], found[2], None
 
 
 def chord_parts(u: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -166,7 +172,13 @@ def chord_parts(u: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     difference = difference - total * ((difference * total).sum(-1, keepdim=True) / (length_u + length_t).square())
     norm = torch.linalg.vector_norm(difference, dim=-1, keepdim=True)
     unit = difference / torch.where(norm > 0, norm, torch.ones_like(norm))
-    return (norm * largest / torch.sqrt(length_u * length_t)).clamp_max(2), unit, length_u, length_t
+    both = length_u * length_t
+    chord = (norm * largest / torch.sqrt(both)).clamp_max(2)
+    return torch.where(both > 0, chord, torch.nan), unit, length_u, length_t
+
+
+def _is_direction(length: Tensor) -> Tensor:
+    return (length > 0) & (length < torch.inf)
 
 
 class Chord(torch.autograd.Function):
@@ -188,9 +200,11 @@ class Chord(torch.autograd.Function):
         u, t = ctx.saved_tensors
         chord, unit, length_u, length_t = chord_parts(u, t)
         grad, half = grad[..., None], 0.5 * chord
-        return (
-            grad * (unit - (half / length_u) * u) / length_u,
-            grad * (-unit - (half / length_t) * t) / length_t,
+        by_u = grad * (unit - (half / length_u) * u) / length_u
+        by_t = grad * (-unit - (half / length_t) * t) / length_t
+        none = chord.isnan()  # of such a pair, only what is to blame has a gradient of NaN
+        return torch.where(none & _is_direction(length_u), 0, by_u), torch.where(
+            none & _is_direction(length_t), 0, by_t
         )
 
 
@@ -201,8 +215,8 @@ def _normalized(direction: Tensor) -> tuple[Tensor, Tensor]:
     return wide / length, length
 
 
-def _matmul(a: Tensor, b: Tensor) -> Tensor:
-    # autocast would turn the float32 that stands in on devices without float64 into half precision
+def exact_matmul(a: Tensor, b: Tensor) -> Tensor:
+    """a @ b without autocast, which would turn the float32 that stands in on devices without float64 into half precision."""
     with torch.autocast(a.device.type, enabled=False):
         return a @ b
 
@@ -222,7 +236,7 @@ class PairwiseChord(torch.autograd.Function):
     def forward(u: Tensor, t: Tensor) -> Tensor:
         unit_u, _ = _normalized(u)
         unit_t, _ = _normalized(t)
-        chord_sq = (2 - 2 * _matmul(unit_u, unit_t.mT)).clamp_(0, 4)
+        chord_sq = (2 - 2 * exact_matmul(unit_u, unit_t.mT)).clamp_(0, 4)
         result = chord_sq.sqrt().to(u.dtype)
         *batch, row, column = (chord_sq < _refine_below(u.dtype, chord_sq.dtype)).nonzero(as_tuple=True)
         step = max(1, _REFINE_ELEMENTS // u.shape[-1])
@@ -244,11 +258,16 @@ class PairwiseChord(torch.autograd.Function):
         unit_u, length_u = _normalized(u)
         unit_t, length_t = _normalized(t)
         chord, grad = chord.to(unit_u.dtype), grad.to(unit_u.dtype)
-        weight = torch.where(chord > 0, grad / torch.where(chord > 0, chord, torch.ones_like(chord)), 0)
-        cosine = weight * (1 - 0.5 * chord.square())
-        grad_u = (unit_u * cosine.sum(-1, keepdim=True) - _matmul(weight, unit_t)) / length_u
-        grad_t = (unit_t * cosine.sum(-2).unsqueeze(-1) - _matmul(weight.mT, unit_u)) / length_t
-        return grad_u.to(u.dtype), grad_t.to(t.dtype)
+        # what is no direction has a gradient of NaN, and no part in the others'
+        good_u, good_t = _is_direction(length_u), _is_direction(length_t)
+        unit_u, unit_t = torch.where(good_u, unit_u, 0), torch.where(good_t, unit_t, 0)
+        apart = chord > 0
+        chord = torch.where(apart, chord, torch.ones_like(chord))
+        weight = torch.where(apart, grad / chord, 0)
+        cosine = torch.where(apart, weight * (1 - 0.5 * chord.square()), 0)
+        grad_u = (unit_u * cosine.sum(-1, keepdim=True) - exact_matmul(weight, unit_t)) / length_u
+        grad_t = (unit_t * cosine.sum(-2).unsqueeze(-1) - exact_matmul(weight.mT, unit_u)) / length_t
+        return torch.where(good_u, grad_u, torch.nan).to(u.dtype), torch.where(good_t, grad_t, torch.nan).to(t.dtype)
 
 
 def chord(u: Tensor, t: Tensor) -> Tensor:

@@ -14,9 +14,12 @@ from lapha.geometry.points import PolarPoints, check_same_space
 
 
 def dist0(X: PolarPoints) -> Tensor:
-    """Distance from the origin, 2 · radius: (…,), float32 (float64 for float64). Gradient 0 at the origin."""
+    """Distance from the origin, 2 · radius: (…,), float32 (float64 for float64). Gradient 0 at the origin.
+
+    NaN where the radius is NaN or negative.
+    """
     check(isinstance(X, PolarPoints), "X", "PolarPoints", type(X).__name__)
-    return torch.where(X.radius == 0, 0, 2 * X.radius)
+    return torch.where(X.radius == 0, 0, torch.where(X.radius >= 0, 2 * X.radius, torch.nan))
 
 
 def dist(X: PolarPoints, Y: PolarPoints) -> Tensor:
@@ -28,8 +31,9 @@ def dist(X: PolarPoints, Y: PolarPoints) -> Tensor:
         X, Y: points of one space, batch shapes that broadcast.
 
     Returns:
-        (…,) distances >= 0, float32 (float64 for float64); exactly 0 between identical points. The gradient is
-        exact everywhere and 0 between coincident points. Differentiable once.
+        (…,) distances >= 0, float32 (float64 for float64); exactly 0 between identical points; NaN where one of the two
+        is no point: NaN or Inf, a negative radius, a direction of length 0. The gradient is exact everywhere and 0
+        between coincident points. Differentiable once.
 
     Raises:
         ValueError: another dimension, dtype, device or curvature, or batch shapes that do not broadcast.

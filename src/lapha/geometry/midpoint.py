@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from lapha._checks import check, check_float_tensor
+from lapha.geometry.autograd import exact_matmul
 from lapha.geometry.checks import check_broadcast
-from lapha.geometry.distance import dist, pairwise_dist
+from lapha.geometry.distance import dist
 from lapha.geometry.maps import expmap, logmap, spatial
-from lapha.geometry.numerics import accumulate_dtype, origin_radius
+from lapha.geometry.numerics import accumulate_dtype, floored, origin_radius
 from lapha.geometry.points import PolarPoints
 from lapha.geometry.translate import SpatialToPolar
 
@@ -22,15 +23,15 @@ _NEWTON_SHARES = (1.0, 0.3, 0.1, 0.03)
 def weighted_midpoint(X: PolarPoints, weights: Tensor | None = None) -> PolarPoints:
     """Weighted midpoint along the last batch dimension: the gyromidpoint, which is the hyperboloid's centroid.
 
-    The norm that the centroid is divided by is summed from pairwise distances, all terms non-negative, so it is right at
-    any radius; it takes N² of them.
+    Right at any radius, in time and memory proportional to the points (see `_log_norm`).
 
     Args:
         X: (…, N) points, N >= 1.
         weights: (…, N), >= 0 with a positive sum, need not sum to 1; equal if None. Their dtype is that of the radius.
 
     Returns:
-        (…,) points. Invariant under isometries; for two equal weights it is the middle of the geodesic.
+        (…,) points. Invariant under isometries; for two equal weights it is the middle of the geodesic. NaN for a batch
+        element that holds NaN or Inf, or a negative radius.
 
     Raises:
         ValueError: no points, or weights of another shape, dtype or device. That they are >= 0 is up to the caller.
@@ -38,7 +39,7 @@ def weighted_midpoint(X: PolarPoints, weights: Tensor | None = None) -> PolarPoi
     Source: Ungar, Barycentric calculus; Law et al., Lorentzian distance learning, ICML 2019, eq. 9.
     """
     X, weights = _weighted(X, weights)
-    return _centroid(X, weights, pairwise_dist(X) * math.sqrt(X.curvature))
+    return _only_where(_usable(X, weights), _centroid(X, weights))
 
 
 def _weighted(X: PolarPoints, weights: Tensor | None) -> tuple[PolarPoints, Tensor]:
@@ -56,19 +57,49 @@ def _weighted(X: PolarPoints, weights: Tensor | None) -> tuple[PolarPoints, Tens
     return X.expand(shape), (weights / weights.sum(-1, keepdim=True)).expand(shape)
 
 
-def _centroid(X: PolarPoints, weights: Tensor, lengths: Tensor) -> PolarPoints:
-    """Σ wᵢXᵢ on the hyperboloid, over its Lorentz norm; `lengths` (…, N, N) are √c times the distances."""
-    a = X.radius * math.sqrt(X.curvature)
-    # −⟨Σ wᵢXᵢ, Σ wᵢXᵢ⟩ = Σ wᵢwⱼ cosh(√c·dᵢⱼ), over e^widest
-    widest = lengths.detach().amax((-2, -1))
-    cosh = 0.5 * (torch.exp(lengths - widest[..., None, None]) + torch.exp(-lengths - widest[..., None, None]))
-    norm = torch.sqrt((weights[..., None, :] @ (cosh @ weights[..., None])).squeeze((-2, -1)))
+def _centroid(X: PolarPoints, weights: Tensor) -> PolarPoints:
+    """Σ wᵢXᵢ on the hyperboloid, over its Lorentz norm; computed in float64 where the device has it."""
+    wide = accumulate_dtype(X.radius)
+    direction = X.direction.to(wide)
+    direction = direction / torch.linalg.vector_norm(direction, dim=-1, keepdim=True)
+    sqrt_c, weights = math.sqrt(X.curvature), weights.to(wide)
+    a = X.radius.to(wide) * sqrt_c
+    log_norm = _log_norm(direction, floored(X.radius).to(wide) * sqrt_c, weights)
+    scale = log_norm.detach()  # carries the size; the gradient goes by way of the vector
     farthest = 2 * a.detach().amax(-1)
-    floor = origin_radius(a.dtype) * math.sqrt(X.curvature)
-    parts = spatial(X.direction.to(a.dtype), a, -farthest[..., None].expand(a.shape), floor)
-    vector = (weights[..., None] * parts).sum(-2) / norm[..., None]
-    direction, radius = SpatialToPolar.apply(vector, farthest - 0.5 * widest, X.curvature)
-    return PolarPoints(direction.to(X.dtype), radius, X.curvature)
+    floor = origin_radius(X.radius.dtype) * sqrt_c
+    parts = spatial(direction, a, -farthest[..., None].expand(a.shape), floor)
+    vector = _weighted_sum(weights * torch.exp(scale - log_norm)[..., None], parts)
+    unit, radius = SpatialToPolar.apply(vector, farthest - scale, X.curvature)
+    return PolarPoints(unit.to(X.dtype), radius.to(X.radius.dtype), X.curvature)
+
+
+def _weighted_sum(weights: Tensor, vectors: Tensor) -> Tensor:
+    """(…, D) sum of (…, N, D) vectors with (…, N) weights."""
+    return exact_matmul(weights.unsqueeze(-2), vectors).squeeze(-2)
+
+
+def _log_norm(u: Tensor, a: Tensor, weights: Tensor) -> Tensor:
+    """Logarithm of the Lorentz norm of Σ wᵢXᵢ, (…,): unit directions u (…, N, D), radii a > 0 (`floored`) and weights (…, N).
+
+    The norm's square is Σᵢⱼ wᵢwⱼ cosh dᵢⱼ, and cosh dᵢⱼ = cosh 2(aᵢ − aⱼ) + ½ sinh 2aᵢ sinh 2aⱼ ‖uᵢ − uⱼ‖². Both sums
+    factor, into terms that are not negative, so that nothing cancels:
+
+        Σ wᵢe^(2aᵢ) · Σ wᵢe^(−2aᵢ) + S · Σ sᵢ‖uᵢ − ū‖²,    sᵢ = wᵢ sinh 2aᵢ,  S = Σ sᵢ,  ū = Σ sᵢuᵢ/S
+    """
+    most, least = a.detach().amax(-1, keepdim=True), a.detach().amin(-1, keepdim=True)
+    outward, inward = torch.exp(2 * (a - most)), torch.exp(2 * (least - a))
+    log_radial = torch.log((weights * outward).sum(-1)) + torch.log((weights * inward).sum(-1))
+    share = weights * (-0.5 * outward * torch.expm1(-4 * a))  # sᵢ, over e^(2·most)
+    total = share.sum(-1, keepdim=True)
+    off = u - _weighted_sum(share / total, u).unsqueeze(-2)
+    spread = total.squeeze(-1) * (share * torch.linalg.vecdot(off, off)).sum(-1)
+    most, least = most.squeeze(-1), least.squeeze(-1)
+    # the first over e^(2·most − 2·least), the second over e^(4·most)
+    log_radial = log_radial + 2 * (most - least)
+    apart = spread != 0
+    log_angular = torch.log(torch.where(apart, spread, torch.ones_like(spread))) + 4 * most
+    return 0.5 * torch.where(apart, torch.logaddexp(log_radial, log_angular), log_radial)
 
 
 def frechet_mean(
@@ -91,6 +122,8 @@ def frechet_mean(
         (…,) points, in the dtype of `X`. Beyond √c·radius of about 8 the resolution of a float32 direction, not this
         function, limits how close to the minimiser a point can be.
 
+        NaN for a batch element that holds NaN or Inf, or a negative radius.
+
     Raises:
         ValueError: as `weighted_midpoint`, or a tolerance or max_iterations out of range.
         RuntimeError: not converged after `max_iterations`.
@@ -103,28 +136,48 @@ def frechet_mean(
     dtype = X.dtype
     wide = accumulate_dtype(X.radius)
     X, weights = X.to(dtype=wide), weights.to(wide)
+    # what is not finite makes the mean of its own batch element NaN; the others must not wait for it to converge
+    usable = _usable(X, weights)
+    direction, radius = (
+        torch.where(usable[..., None, None], X.direction, 1),
+        torch.where(usable[..., None], X.radius, 0),
+    )
+    X = PolarPoints(direction, radius, X.curvature)
+    weights = torch.where(usable[..., None], weights, 1 / X.shape[-1])
     with torch.no_grad():
         mean, inverse_hessian = _minimize(X, weights, tolerance, max_iterations)
     # One more Newton step from the minimiser: it does not move, but its derivative is that of the minimiser.
-    step = inverse_hessian((weights[..., None] * logmap(mean.unsqueeze(-1), X)).sum(-2))
-    return expmap(mean, step).to(dtype=dtype)
+    step = inverse_hessian(_weighted_sum(weights, logmap(mean.unsqueeze(-1), X)))
+    return _only_where(usable, expmap(mean, step).to(dtype=dtype))
+
+
+def _only_where(usable: Tensor, mean: PolarPoints) -> PolarPoints:
+    """NaN elsewhere."""
+    direction = torch.where(usable[..., None], mean.direction, torch.nan)
+    return PolarPoints(direction, torch.where(usable, mean.radius, torch.nan), mean.curvature)
+
+
+def _usable(X: PolarPoints, weights: Tensor) -> Tensor:
+    """(…,) bool: whether every point of a batch element is one, and its weights are finite."""
+    length = torch.linalg.vector_norm(X.direction.detach(), dim=-1)
+    points = (length > 0) & (length < math.inf) & (X.radius >= 0) & (X.radius < math.inf)
+    return (points & weights.isfinite()).all(-1)
 
 
 def _minimize(X: PolarPoints, weights: Tensor, tolerance: float, max_iterations: int) -> tuple[PolarPoints, _Inverse]:
     sqrt_c = math.sqrt(X.curvature)
-    lengths = pairwise_dist(X) * sqrt_c
-    mean = _centroid(X, weights, lengths)
+    mean = _centroid(X, weights)
     distances = dist(mean.unsqueeze(-1), X)
     for _ in range(max_iterations):
         vectors = logmap(mean.unsqueeze(-1), X)
-        gradient = (weights[..., None] * vectors).sum(-2)
+        gradient = _weighted_sum(weights, vectors)
         inverse = _Inverse(vectors, distances * sqrt_c, weights)
         small = torch.linalg.vector_norm(gradient, dim=-1) <= tolerance * 0.5 * (weights * distances).sum(-1)
         objective = (weights * distances.square()).sum(-1)
         newton = inverse(gradient)
         trials = [expmap(mean, share * newton) for share in _NEWTON_SHARES]
         pulled = weights * _over_sinh(distances * sqrt_c)
-        bound = _centroid(X, pulled / pulled.sum(-1, keepdim=True), lengths)
+        bound = _centroid(X, pulled / pulled.sum(-1, keepdim=True))
         mean, distances, best = _best_of(X, weights, mean, distances, (*trials, bound))
         if bool((small | (best >= objective)).all()):
             return mean, _Inverse(logmap(mean.unsqueeze(-1), X), distances * sqrt_c, weights)
@@ -164,13 +217,13 @@ class _Inverse:
         units = vectors / torch.where(norms > 0, norms, torch.ones_like(norms))
         self.mean_stretch = (weights * stretch).sum(-1)
         self.factor = units * torch.sqrt(weights * (stretch - 1).clamp_min(0))[..., None]  # (…, N, D)
-        inner = self.factor @ self.factor.mT
+        inner = exact_matmul(self.factor, self.factor.mT)
         identity = torch.eye(inner.shape[-1], dtype=inner.dtype, device=inner.device)
         self.core = self.mean_stretch[..., None, None] * identity - inner
 
     def __call__(self, gradient: Tensor) -> Tensor:
-        inner = torch.linalg.solve(self.core, self.factor @ gradient[..., None])
-        return (gradient + (self.factor.mT @ inner).squeeze(-1)) / self.mean_stretch[..., None]
+        inner = torch.linalg.solve(self.core, exact_matmul(self.factor, gradient[..., None]))
+        return (gradient + exact_matmul(self.factor.mT, inner).squeeze(-1)) / self.mean_stretch[..., None]
 
 
 def _over_tanh(x: Tensor) -> Tensor:

@@ -102,8 +102,8 @@ def distance_from_chord_length(radius_x: Tensor, radius_y: Tensor, chord: Tensor
         curvature: c > 0; the space has curvature −c.
 
     Returns:
-        Distances >= 0, broadcast. The relative error is a few units of rounding at any radius for which 4·√c·radius
-        is finite. No gradient: see `lapha.geometry.dist`.
+        Distances >= 0, broadcast; NaN where a number is NaN or Inf, or a radius negative. The relative error is a few
+        units of rounding at any radius for which 4·√c·radius is finite. No gradient: see `lapha.geometry.dist`.
     """
     sqrt_c = math.sqrt(curvature)
     a, b = radius_x * sqrt_c, radius_y * sqrt_c
@@ -124,7 +124,8 @@ def distance_from_chord_length(radius_x: Tensor, radius_y: Tensor, chord: Tensor
     direct = torch.asinh(torch.hypot(torch.sinh(gap.clamp_max(_DIRECT_LIMIT)), angular))
 
     large = torch.maximum(log_radial, log_angular) > _DIRECT_LIMIT / 2
-    return torch.where(large, in_logs, direct) * (2 / sqrt_c)
+    finite = torch.maximum(a, b) < math.inf
+    return torch.where(finite, torch.where(large, in_logs, direct) * (2 / sqrt_c), math.nan)
 
 
 def distance_from_chord(radius_x: Tensor, radius_y: Tensor, chord_sq: Tensor, curvature: float = 1.0) -> Tensor:

@@ -35,8 +35,9 @@ def pairwise_dist(
         validate: also raise on NaN, Inf, negative radii and directions that are not unit length (waits for the device).
 
     Returns:
-        (N, M) distances >= 0, float32 (float64 for float64 latents), exactly 0 between identical latents.
-        Differentiable once, with respect to directions and radii.
+        (N, M) distances >= 0, float32 (float64 for float64 latents), exactly 0 between identical latents. NaN in the row
+        and column of what is no point: NaN or Inf, a negative radius, a direction of length 0. Differentiable once,
+        with respect to directions and radii.
 
     Raises:
         ValueError: shapes other than (N,) and (M,); another dimension, dtype, device or curvature; an unknown name; a
@@ -60,7 +61,8 @@ def nearest(
 
     Returns:
         Distances (N,), differentiable as `pairwise_dist`, and indices into Y (N,) int64. Of several latents at the
-        same distance the first is taken; the returned one is nearest up to the precision's error.
+        same distance the first is taken; the returned one is nearest up to the precision's error. What is no point (see
+        `pairwise_dist`) is never nearest; NaN and −1 are returned for it, and where Y holds nothing else.
 
     Raises:
         ValueError: as for `pairwise_dist`; an empty Y.
@@ -70,7 +72,7 @@ def nearest(
     arguments = _detached(X, Y)
     distance, index = ops.nearest_op(*arguments, X.curvature, backend, precision)
     if _needs_grad(X, Y):
-        distance = dist(X, Y[index])
+        distance = _differentiable(X, Y, index)
     return distance, index
 
 
@@ -87,7 +89,8 @@ def knn(
 
     Returns:
         Distances (N, k), ascending, differentiable as `pairwise_dist`, and indices into Y (N, k) int64. Equal
-        distances come in the order of their indices; which of several at the last place is taken is left open.
+        distances come in the order of their indices; which of several at the last place is taken is left open. What is
+        no point is left out, as in `nearest`: NaN and −1 in its own row, and where Y has fewer than k points.
 
     Raises:
         ValueError: as for `pairwise_dist`; a k that is not in [1, M].
@@ -97,7 +100,7 @@ def knn(
     check(good, "k", f"an integer in [1, {len(Y)}] (the number of latents in Y)", k)
     distance, index = ops.knn_op(*_detached(X, Y), k, X.curvature, backend, precision)
     if _needs_grad(X, Y):
-        distance = dist(X[:, None], Y[index])
+        distance = _differentiable(X[:, None], Y, index)
     return distance, index
 
 
@@ -138,6 +141,7 @@ def pool_latents(
         mask: (B, L) bool or integer, true at tokens that count; all count if None. Padded form only. What the other
             positions hold does not matter, NaN included.
         cu_seqlens: (B + 1,) integers, not decreasing: sequence i is hidden[cu_seqlens[i] : cu_seqlens[i + 1]].
+            Wrong ones raise on a CPU, and with `validate`; on a GPU what lies past the tokens is cut off.
         root: (H,) or (B, H) pooled state of the root, h_root.
         running_sum: (B, H) sum over the tokens before these, added to theirs; needs `running_count`.
         running_count: (B,) their number.
@@ -203,7 +207,8 @@ def _check_cu_seqlens(cu_seqlens: Tensor, hidden: Tensor, validate: bool) -> Non
     check(good, "cu_seqlens", "shape (B + 1,)", f"shape {tuple(cu_seqlens.shape)}")
     check(cu_seqlens.dtype in (torch.int32, torch.int64), "cu_seqlens", "int32 or int64", cu_seqlens.dtype)
     check(cu_seqlens.device == hidden.device, "cu_seqlens", f"device {hidden.device}", cu_seqlens.device)
-    if validate:
+    # on a CPU looking is cheap; elsewhere it waits for the device, and offsets past the tokens are cut off
+    if validate or (cu_seqlens.device.type == "cpu" and not torch.compiler.is_compiling()):
         ordered = bool((cu_seqlens.diff() >= 0).all()) and int(cu_seqlens[0]) >= 0
         good = ordered and int(cu_seqlens[-1]) <= hidden.shape[0]
         check(good, "cu_seqlens", f"numbers that do not decrease, in [0, {hidden.shape[0]}]", cu_seqlens.tolist())
@@ -229,6 +234,12 @@ def _check_latents(X: PolarPoints, Y: PolarPoints, backend: str, precision: str,
 
 def _detached(X: PolarPoints, Y: PolarPoints) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return X.direction.detach(), X.radius.detach(), Y.direction.detach(), Y.radius.detach()
+
+
+def _differentiable(X: PolarPoints, Y: PolarPoints, index: Tensor) -> Tensor:
+    """Distances of X to Y[index], NaN where the index is −1."""
+    found = index >= 0
+    return torch.where(found, dist(X, Y[torch.where(found, index, 0)]), torch.nan)
 
 
 def _needs_grad(X: PolarPoints, Y: PolarPoints) -> bool:

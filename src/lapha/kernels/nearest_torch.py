@@ -10,9 +10,7 @@ import torch
 from lapha.kernels.chords import refined_chords
 from lapha.kernels.pairwise_torch import (
     Block,
-    Latents,
     chord_blocks,
-    computing_dtype,
     pairwise_forward,
     scratch_for,
     spans,
@@ -20,6 +18,7 @@ from lapha.kernels.pairwise_torch import (
 )
 from lapha.kernels.precision import Precision, full_float32
 from lapha.kernels.radial import RadialTerms, pair_distance, scaled_square_
+from lapha.kernels.valid import Kept, Latents, computing_dtype, keep_points, scattered
 
 # A product's columns and rows, and what is done elementwise at a time: all of it. Extra memory stays below 64 MB at
 # D = 1536.
@@ -32,7 +31,29 @@ _KNN_SIDE = {"cuda": 8192}
 
 
 def nearest_forward(latents: Latents, precision: Precision) -> tuple[torch.Tensor, torch.Tensor]:
-    """Distance (N,) and index (N,) int64 of the latent of (t, b) that is nearest to each of (u, a); M >= 1."""
+    """Distance (N,) and index (N,) int64 of the latent of (t, b) that is nearest to each of (u, a); M >= 1.
+
+    NaN and −1 for a row that is no point (see `valid`), or where no column is one.
+    """
+    kept = keep_points(latents)
+    return restored(kept, latents, *_nearest(kept.latents, precision))
+
+
+def restored(
+    kept: Kept, latents: Latents, distance: torch.Tensor, index: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Results for the latents that count, in the places and with the indices of all: NaN and −1 elsewhere."""
+    if kept.columns is not None:
+        if kept.columns.numel() == 0:
+            distance, index = torch.full_like(distance, math.nan), torch.full_like(index, -1)
+        else:
+            index = kept.columns[index]
+    size = latents.u.shape[0]
+    return scattered(distance, kept.rows, size, math.nan), scattered(index, kept.rows, size, -1)
+
+
+def _nearest(latents: Latents, precision: Precision) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of latents that all count; Inf without a column."""
     u, a, t, b, curvature = latents
     dtype = computing_dtype(u, t, a, b)
     distance = torch.full((u.shape[0],), torch.inf, dtype=dtype, device=u.device)
@@ -130,8 +151,10 @@ def knn_forward(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Distances (N, k), ascending, and indices (N, k) int64 of the k nearest of (t, b); 1 <= k <= M.
 
+    NaN and −1 where there is no such point: in the last places, or in the whole row of what is none itself.
+
     Args:
-        pairwise: what computes the distances of a block.
+        pairwise: what computes the distances of a block; NaN where one of the two is no point.
     """
     u, a, t, b, curvature = latents
     parts = [
@@ -141,7 +164,8 @@ def knn_forward(
     if not parts:
         empty = torch.empty(0, k, dtype=computing_dtype(u, t, a, b), device=u.device)
         return empty, empty.long()
-    return torch.cat([distance for distance, _ in parts]), torch.cat([index for _, index in parts])
+    distance, index = torch.cat([distance for distance, _ in parts]), torch.cat([index for _, index in parts])
+    return distance, torch.where(distance.isnan(), -1, index)  # NaN sorts last
 
 
 def _knn_rows(

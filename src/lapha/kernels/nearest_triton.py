@@ -26,12 +26,12 @@ from lapha.kernels.device_triton import (
     tile_rows,
 )
 from lapha.kernels.nearest_torch import distance_of_winner
-from lapha.kernels.pairwise_torch import Latents
 from lapha.kernels.precision import Precision, refine_threshold
-from lapha.kernels.prepare_triton import Prepared, prepare, sample_centre
+from lapha.kernels.prepare_triton import NO_COLUMN, NO_ROW, Prepared, prepare, sample_centre
 from lapha.kernels.radial import radial_terms
 from lapha.kernels.refine_triton import nearest_refine_kernel, refine_blocks
 from lapha.kernels.tuning import TileConfig, tile_config
+from lapha.kernels.valid import Latents
 
 # Rows of X that are prepared at a time: the copies stay below 400 MB at D = 1536.
 _ROWS = 1 << 15
@@ -40,16 +40,19 @@ _SMALLEST = 1e-30
 
 
 def nearest_forward(latents: Latents, precision: Precision) -> tuple[torch.Tensor, torch.Tensor]:
-    """Distance (N,) float32 and index (N,) int64 of the latent of (t, b) nearest to each of (u, a); M >= 1."""
+    """Distance (N,) float32 and index (N,) int64 of the latent of (t, b) nearest to each of (u, a); M >= 1.
+
+    NaN and −1 for a row that is no point (see `valid`), or where no column is one.
+    """
     u, a, t, b, curvature = latents
     distance = torch.empty(u.shape[0], dtype=torch.float32, device=u.device)
     index = torch.empty(u.shape[0], dtype=torch.int64, device=u.device)
     centre = sample_centre(t)
-    y = prepare(t, b, centre, curvature, precision)
+    y = prepare(t, b, centre, curvature, precision, NO_COLUMN)
     y_terms = radial_terms(b, curvature, torch.float32)
     for first in range(0, u.shape[0], _ROWS):
         rows = slice(first, min(first + _ROWS, u.shape[0]))
-        x = prepare(u[rows], a[rows], centre, curvature, precision)
+        x = prepare(u[rows], a[rows], centre, curvature, precision, NO_ROW)
         found = _Search(x, y, b, curvature, precision).run()
         x_terms = radial_terms(a[rows], curvature, torch.float32)
         # the kernel's gain is divided by the lengths
@@ -61,8 +64,10 @@ def nearest_forward(latents: Latents, precision: Precision) -> tuple[torch.Tenso
             winner._replace(gain=winner.gain / scale_y),
             curvature,
         )
-        distance[rows] = torch.where(found.exact < torch.inf, found.exact, plain.float())
-        index[rows] = found.exact_index.where(found.exact < torch.inf, found.index)
+        exact = found.exact < torch.inf
+        some = exact | (found.w < torch.inf)
+        distance[rows] = torch.where(some, torch.where(exact, found.exact, plain.float()), torch.nan)
+        index[rows] = torch.where(some, torch.where(exact, found.exact_index, found.index), -1)
     return distance, index
 
 
@@ -72,7 +77,9 @@ class _Search:
     def __init__(self, x: Prepared, y: Prepared, radius: torch.Tensor, curvature: float, precision: Precision) -> None:
         self.x, self.y, self.curvature, self.precision = x, y, curvature, precision
         self.n, self.m = x.high.shape[0], y.high.shape[0]
-        scaled = 2 * curvature**0.5 * (radius - radius.min())
+        # 1 for what is no point: it is out of reach anyway
+        usable = torch.where((radius >= 0) & (radius < torch.inf), radius, torch.inf)
+        scaled = torch.where(usable < torch.inf, 2 * curvature**0.5 * (usable - usable.amin()), 0)
         self.y.terms[WEIGHT.value, : self.m] = torch.exp(scaled.clamp_max(80.0))
 
     def run(self) -> _Search:
@@ -129,7 +136,7 @@ class _Search:
         best = torch.full((tiles_n, self.n), torch.inf, dtype=torch.float32, device=bound.device)
         where = torch.zeros(tiles_n, self.n, dtype=torch.int32, device=bound.device)
         block, depth = refine_blocks()
-        nearest_refine_kernel[(triton.cdiv(self.n, block), tiles_n)](
+        nearest_refine_kernel[(triton.cdiv(self.n, block) * tiles_n,)](
             self.x.stored,
             self.y.stored,
             self.x.terms,

@@ -12,17 +12,19 @@ from torch import Tensor
 
 from lapha.kernels.nearest_torch import knn_forward, nearest_forward
 from lapha.kernels.pairwise_backward import pairwise_backward
-from lapha.kernels.pairwise_torch import Latents, computing_dtype, pairwise_forward
+from lapha.kernels.pairwise_torch import pairwise_forward
 from lapha.kernels.pooling_torch import (
     Pooled,
     PoolInputs,
+    offsets_within,
     pool_backward,
     pool_forward,
     sequence_of_token,
     summing_dtype,
 )
 from lapha.kernels.precision import get_precision
-from lapha.kernels.registry import choose
+from lapha.kernels.registry import choose, on_device
+from lapha.kernels.valid import Latents, computing_dtype
 
 
 @torch.library.custom_op("lapha::pairwise_dist", mutates_args=())
@@ -36,7 +38,8 @@ def pairwise_dist_op(
         from lapha.kernels.pairwise_triton import pairwise_forward as forward
     else:
         forward = pairwise_forward
-    return forward(latents, get_precision(precision))
+    with on_device(u.device):
+        return forward(latents, get_precision(precision))
 
 
 @pairwise_dist_op.register_fake
@@ -49,7 +52,8 @@ def pairwise_dist_backward_op(
     u: Tensor, a: Tensor, t: Tensor, b: Tensor, curvature: float, distance: Tensor, grad: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients with respect to u, a, t, b."""
-    return pairwise_backward(Latents(u, a, t, b, curvature), distance, grad)
+    with on_device(u.device):
+        return pairwise_backward(Latents(u, a, t, b, curvature), distance, grad)
 
 
 @pairwise_dist_backward_op.register_fake
@@ -84,7 +88,8 @@ def nearest_op(
         from lapha.kernels.nearest_triton import nearest_forward as forward
     else:
         forward = nearest_forward
-    return forward(latents, get_precision(precision))
+    with on_device(u.device):
+        return forward(latents, get_precision(precision))
 
 
 @nearest_op.register_fake
@@ -105,7 +110,8 @@ def knn_op(
         from lapha.kernels.pairwise_triton import pairwise_forward as forward
     else:
         forward = pairwise_forward
-    return knn_forward(Latents(u, a, t, b, curvature), k, get_precision(precision), forward)
+    with on_device(u.device):
+        return knn_forward(Latents(u, a, t, b, curvature), k, get_precision(precision), forward)
 
 
 @knn_op.register_fake
@@ -132,7 +138,9 @@ def pool_latents_op(
         from lapha.kernels.pooling_triton import pool_forward as forward
     else:
         forward = pool_forward
-    pooled = forward(PoolInputs(hidden, mask, cu_seqlens, root, running_sum, running_count))
+    cu_seqlens = None if cu_seqlens is None else offsets_within(cu_seqlens, hidden.shape[0])
+    with on_device(hidden.device):
+        pooled = forward(PoolInputs(hidden, mask, cu_seqlens, root, running_sum, running_count))
     if pooled.direction is None or pooled.radius is None:
         return pooled.sum, pooled.tokens, pooled.mean, pooled.sum.new_empty(0), pooled.sum.new_empty(0)
     return pooled.sum, pooled.tokens, pooled.mean, pooled.direction, pooled.radius
@@ -176,7 +184,7 @@ def _pool_grad(
     # narrowed first: what is written is one copy of the gradient of the hidden states, in their own dtype
     narrow = grad.to(ctx.dtype)
     if cu_seqlens is not None:
-        sequence = sequence_of_token(cu_seqlens, ctx.shape[0])
+        sequence = sequence_of_token(offsets_within(cu_seqlens, ctx.shape[0]), ctx.shape[0])
         grad_hidden = torch.where((sequence >= 0)[:, None], narrow[sequence.clamp_min(0)], 0)
     elif mask is None:
         grad_hidden = narrow[:, None, :].expand(ctx.shape)

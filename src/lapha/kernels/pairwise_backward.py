@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from lapha.geometry.numerics import accumulate_dtype, distance_partials
@@ -10,14 +12,13 @@ from lapha.kernels.pairwise_torch import (
     COLUMNS,
     TILE_ELEMENTS,
     Block,
-    Latents,
     block_rows,
     chord_blocks,
-    computing_dtype,
     scratch_for,
     tiles,
 )
 from lapha.kernels.precision import PRECISIONS, full_float32
+from lapha.kernels.valid import Latents, keep_points
 
 
 def pairwise_backward(
@@ -30,10 +31,37 @@ def pairwise_backward(
         grad: (N, M) gradient of the loss with respect to it.
 
     A direction's gradient is tangential (moving along u changes nothing), and 0 between coincident latents. At the
-    origin it follows the convention of `lapha.geometry`, which gives tangent vectors their right gradient there.
+    origin it follows the convention of `lapha.geometry`, which gives tangent vectors their right gradient there. What is
+    no point (see `valid`) has a gradient of NaN, 0 where nothing comes back to it, and no part in the others'.
     """
+    kept = keep_points(latents)
+    if kept.rows is None and kept.columns is None:
+        return _backward(latents, distance, grad)
+    every_row, every_column = (torch.arange(size, device=grad.device) for size in grad.shape)
+    rows = every_row if kept.rows is None else kept.rows
+    columns = every_column if kept.columns is None else kept.columns
+    block = rows[:, None], columns
+    found = _backward(kept.latents, distance[block], grad[block])
+    by_row, by_column = (grad != 0).any(1), (grad != 0).any(0)
+    places = (rows, by_row), (rows, by_row), (columns, by_column), (columns, by_column)
+    grad_u, grad_a, grad_t, grad_b = (_filled(part, *place) for part, place in zip(found, places, strict=True))
+    return grad_u, grad_a, grad_t, grad_b
+
+
+def _filled(part: torch.Tensor, place: torch.Tensor, reached: torch.Tensor) -> torch.Tensor:
+    """(size, …) with `part` at `place`; elsewhere NaN where a gradient comes back, else 0."""
+    full = part.new_zeros(reached.shape[0], *part.shape[1:])
+    full[reached] = math.nan
+    full[place] = part
+    return full
+
+
+def _backward(
+    latents: Latents, distance: torch.Tensor, grad: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Of latents that all count."""
     u, a, t, b, curvature = latents
-    dtype = computing_dtype(u, t, a, b)
+    dtype = latents.dtype
     grad_u, grad_t = (torch.zeros(z.shape, dtype=dtype, device=z.device) for z in (u, t))
     grad_a, grad_b = (torch.zeros(z.shape, dtype=dtype, device=z.device) for z in (a, b))
     scratch = scratch_for(latents, COLUMNS, TILE_ELEMENTS)

@@ -19,6 +19,7 @@ from lapha.kernels.chords import (
 )
 from lapha.kernels.precision import Precision, full_float32, refine_threshold
 from lapha.kernels.radial import RadialTerms, distance_from_scaled_, pair_distance, radial_terms, scaled_square_
+from lapha.kernels.valid import Latents, computing_dtype, keep_points, scattered
 
 # Columns of one matrix product, the most rows, and how many numbers the rows' centred copy may hold (32 MiB of float32):
 # the product is fastest when it is large.
@@ -27,21 +28,6 @@ ROWS = 4096
 _ROW_NUMBERS = 1 << 23
 # Elementwise work is done on this many numbers at a time (2 MiB), which the caches hold.
 TILE_ELEMENTS = 1 << 19
-
-
-class Latents(NamedTuple):
-    """The two sets of a call: directions u (N, D) and t (M, D), radii a (N,) and b (M,), curvature −c."""
-
-    u: torch.Tensor
-    a: torch.Tensor
-    t: torch.Tensor
-    b: torch.Tensor
-    curvature: float
-
-
-def computing_dtype(*tensors: torch.Tensor) -> torch.dtype:
-    """float64 where any input is, else float32."""
-    return torch.float64 if any(tensor.dtype == torch.float64 for tensor in tensors) else torch.float32
 
 
 def spans(size: int, step: int) -> Iterator[slice]:
@@ -141,9 +127,18 @@ def block_rows(latents: Latents) -> int:
 
 
 def pairwise_forward(latents: Latents, precision: Precision) -> torch.Tensor:
-    """(N, M) geodesic distances."""
-    u, a, t, b, curvature = latents
-    out = torch.empty(u.shape[0], t.shape[0], dtype=computing_dtype(u, t, a, b), device=u.device)
+    """(N, M) geodesic distances; NaN where one of the two is no point (see `valid`)."""
+    kept = keep_points(latents)
+    distance = _pairwise(kept.latents, precision)
+    distance = scattered(distance, kept.rows, latents.u.shape[0], math.nan)
+    if kept.columns is None:
+        return distance
+    return scattered(distance.T, kept.columns, latents.t.shape[0], math.nan).T.contiguous()
+
+
+def _pairwise(latents: Latents, precision: Precision) -> torch.Tensor:
+    u, _, t, _, curvature = latents
+    out = torch.empty(u.shape[0], t.shape[0], dtype=latents.dtype, device=u.device)
     scratch = scratch_for(latents, COLUMNS, TILE_ELEMENTS)
     with full_float32(u.device):
         for _, _, block in chord_blocks(latents, precision, (block_rows(latents), COLUMNS), out):

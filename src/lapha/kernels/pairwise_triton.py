@@ -19,11 +19,11 @@ from lapha.kernels.device_triton import (
     tile_product,
     tile_rows,
 )
-from lapha.kernels.pairwise_torch import Latents
 from lapha.kernels.precision import Precision, refine_threshold
 from lapha.kernels.prepare_triton import Prepared, prepare, sample_centre
 from lapha.kernels.refine_triton import refine_pairs
 from lapha.kernels.tuning import TileConfig, tile_config
+from lapha.kernels.valid import Latents
 
 # Rows of tiles that are computed together, so that the columns' operands are read from the L2 cache.
 _GROUP = 8
@@ -50,10 +50,10 @@ def pairwise_forward(latents: Latents, precision: Precision) -> torch.Tensor:
 def _product(
     x: Prepared, y: Prepared, out: torch.Tensor, curvature: float, precision: Precision, config: TileConfig
 ) -> torch.Tensor:
-    """First pass. Writes −1 where a pair must be refined; returns which tiles hold one."""
+    """First pass. Writes −1 where a pair must be refined; returns which tiles hold one, (tiles,) int32, 0 or 1."""
     n, m = out.shape
     tiles = triton.cdiv(n, config.block_m), triton.cdiv(m, config.block_n)
-    flags = torch.empty(tiles, dtype=torch.int32, device=out.device)
+    flags = torch.empty(tiles[0] * tiles[1], dtype=torch.int32, device=out.device)
     pairwise_kernel[(tiles[0] * tiles[1],)](
         x.high,
         x.low,

@@ -98,6 +98,11 @@ def _sum_packed(hidden: Tensor, cu_seqlens: Tensor) -> Tensor:
     return total
 
 
+def offsets_within(cu_seqlens: Tensor, tokens: int) -> Tensor:
+    """`cu_seqlens` that never leave [0, tokens] and never decrease: what there is, is summed and counted."""
+    return cu_seqlens.clamp(0, tokens).cummax(0).values
+
+
 def sequence_of_token(cu_seqlens: Tensor, tokens: int) -> Tensor:
     """(T,) which sequence each token belongs to; −1 before the first and after the last."""
     position = torch.arange(tokens, device=cu_seqlens.device)

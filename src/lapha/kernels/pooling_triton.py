@@ -225,5 +225,5 @@ def finish_kernel(
             column = first + tl.arange(0, COLUMNS)
             tangent = tl.load(direction_out + sequence * H + column, mask=column < H, other=0.0) / most
             # the origin's direction is e₀
-            unit = tl.where(norm > 0, tangent / tl.where(norm > 0, norm, 1.0), tl.where(column == 0, 1.0, 0.0))
+            unit = tl.where(norm == 0, tl.where(column == 0, 1.0, 0.0), tangent / tl.where(norm == 0, 1.0, norm))
             tl.store(direction_out + sequence * H + column, unit, mask=column < H)

@@ -53,16 +53,39 @@ class Prepared(NamedTuple):
     margin: torch.Tensor
 
 
+class Absent(NamedTuple):
+    """Terms of a latent that is no point (see `valid`), such that what is computed from them comes out right.
+
+    A gain of NaN makes its distances NaN. A complement of ±Inf, with a gain of 0, puts it out of the reach of `nearest`;
+    of opposite signs in the two sets, so that their difference is never NaN.
+    """
+
+    complement: float
+    gain: float
+
+
+NAN = Absent(0.0, float("nan"))
+NO_ROW = Absent(float("inf"), 0.0)
+NO_COLUMN = Absent(float("-inf"), 0.0)
+
+
 def sample_centre(directions: torch.Tensor) -> torch.Tensor:
-    """(D,) float32 mean of a sample of rows."""
+    """(D,) float32 mean of a sample of rows, without those that hold NaN or Inf."""
     step = max(1, directions.shape[0] // _CENTRE_ROWS)
-    return directions[::step].mean(0, dtype=torch.float32)
+    sample = directions[::step].float()
+    finite = sample.isfinite().all(1, keepdim=True)
+    return torch.where(finite, sample, 0).sum(0) / finite.sum().clamp_min(1)
 
 
 def prepare(
-    direction: torch.Tensor, radius: torch.Tensor, centre: torch.Tensor, curvature: float, precision: Precision
+    direction: torch.Tensor,
+    radius: torch.Tensor,
+    centre: torch.Tensor,
+    curvature: float,
+    precision: Precision,
+    absent: Absent = NAN,
 ) -> Prepared:
-    """Prepare (N, D) directions and (N,) radii."""
+    """Prepare (N, D) directions and (N,) radii; `absent` stands for those that are no points."""
     n, d = direction.shape
     padded = triton.cdiv(d, PAD) * PAD
     stored = direction if direction.stride(1) == 1 else direction.contiguous()
@@ -89,6 +112,8 @@ def prepare(
         stored.stride(0),
         radius.stride(0),
         curvature**0.5,
+        absent.complement,
+        absent.gain,
         MODE=mode,
         HALF=half,
         ROWS=rows,
@@ -112,6 +137,8 @@ def prepare_kernel(
     row_stride,
     radius_stride,
     sqrt_c,
+    absent_complement,
+    absent_gain,
     MODE: tl.constexpr,
     HALF: tl.constexpr,
     ROWS: tl.constexpr,
@@ -128,6 +155,10 @@ def prepare_kernel(
         u = tl.load(source + first + column[None, :], mask=known, other=0.0).to(tl.float32)
         norm += u * u
     length = tl.where(inside, tl.sqrt_rn(tl.sum(norm, axis=1)), 1.0)
+    given = tl.load(radius + row * radius_stride, mask=inside, other=0.0).to(tl.float64)
+    # comparisons with NaN are false
+    counts = (length > 0.0) & (length < float("inf")) & (given >= 0.0) & (given < float("inf"))
+    length = tl.where(counts, length, 1.0)
     scale = tl.full((ROWS,), 1.0, tl.float32)
     if HALF:  # unit only to their own, coarse rounding
         scale = 1.0 / length
@@ -137,7 +168,7 @@ def prepare_kernel(
         known = inside[:, None] & (first + column < D)[None, :]
         u = tl.load(source + first + column[None, :], mask=known, other=0.0).to(tl.float32) * scale[:, None]
         shift = tl.load(centre + first + column, mask=first + column < D, other=0.0)
-        u = tl.where(known, u - shift[None, :], 0.0)
+        u = tl.where(known & counts[:, None], u - shift[None, :], 0.0)
         target = row[:, None] * K + first + column[None, :]
         padded = inside[:, None] & (first + column < K)[None, :]
         if MODE == 1:
@@ -162,16 +193,17 @@ def prepare_kernel(
     tl.store(terms + SCALE * width + row, scale, mask=inside)
     tl.store(terms + LENGTH * width + row, length, mask=inside)
     # radial terms as `radial.radial_terms`: float64 inside, float32 out
-    a = tl.load(radius + row * radius_stride, mask=inside, other=0.0).to(tl.float64) * sqrt_c
+    a = tl.where(counts, given, 0.0) * sqrt_c
     decay = tl.exp(-2.0 * a)
     # 1 − exp(−2a), without cancellation where a is small
     complement = tl.where(a < 1e-4, 2.0 * a * (1.0 - a * (1.0 - a * 0.6666666666666666)), 1.0 - decay)
     leading_part = complement.to(tl.float32)
     rest = tl.where(a < 0.25, complement - leading_part.to(tl.float64), (1.0 - leading_part.to(tl.float64)) - decay)
-    tl.store(terms + COMPLEMENT * width + row, leading_part, mask=inside)
+    tl.store(terms + COMPLEMENT * width + row, tl.where(counts, leading_part, absent_complement), mask=inside)
     tl.store(terms + REMAINDER * width + row, rest.to(tl.float32), mask=inside)
     # ½(1 − p²) = ½(1 − p)(1 + p)
-    tl.store(terms + GAIN * width + row, (0.5 * complement * (1.0 + decay)).to(tl.float32) / length, mask=inside)
+    gain = (0.5 * complement * (1.0 + decay)).to(tl.float32) / length
+    tl.store(terms + GAIN * width + row, tl.where(counts, gain, absent_gain), mask=inside)
     growth = tl.exp(tl.minimum(a, RADIUS_LIMIT)) * 0.7071067811865476
     growth = tl.where(a > RADIUS_LIMIT, float("inf"), growth)
     tl.store(terms + ROOT_GROWTH * width + row, growth.to(tl.float32), mask=inside)

@@ -21,6 +21,9 @@ from lapha.kernels.device_triton import (
 from lapha.kernels.prepare_triton import Prepared
 from lapha.kernels.registry import interpreting
 
+# Programs that share the flagged tiles: a few for each multiprocessor of the largest devices.
+_PROGRAMS = 2048
+
 
 def refine_blocks() -> tuple[int, int]:
     """Side of a tile, which divides those of the first pass, and depth; tile × tile × depth numbers are in registers."""
@@ -30,16 +33,20 @@ def refine_blocks() -> tuple[int, int]:
 def refine_pairs(
     x: Prepared, y: Prepared, out: torch.Tensor, flags: torch.Tensor, curvature: float, tile: tuple[int, int]
 ) -> None:
-    """Overwrite the marked (negative) entries of `out` (N, M); `flags` says which of the tiles hold one."""
+    """Overwrite the marked (negative) entries of `out` (N, M); `flags` (tiles,) is 1 where a tile holds one, else 0."""
     n, m = out.shape
     block, depth = refine_blocks()
-    refine_kernel[(triton.cdiv(n, block), triton.cdiv(m, block))](
+    parts = (tile[0] // block) * (tile[1] // block)
+    # a list of the flagged tiles that stays on the device: the programs share what is on it, and no more are started
+    flagged, count = torch.argsort(flags, descending=True).int(), flags.sum(dtype=torch.int32)
+    refine_kernel[(min(_PROGRAMS, flags.numel() * parts),)](
         x.stored,
         y.stored,
         x.terms,
         y.terms,
         out,
-        flags,
+        flagged,
+        count,
         n,
         m,
         x.stored.shape[1],
@@ -47,10 +54,9 @@ def refine_pairs(
         y.terms.shape[1],
         x.stored.stride(0),
         y.stored.stride(0),
-        flags.shape[1],
         curvature**-0.5,
-        ROWS_A_FLAG=tile[0] // block,
-        COLUMNS_A_FLAG=tile[1] // block,
+        TILE_M=tile[0],
+        TILE_N=tile[1],
         BLOCK=block,
         BLOCK_K=depth,
     )
@@ -116,7 +122,8 @@ def refine_kernel(
     x_terms,
     y_terms,
     out,
-    flags,
+    tiles,
+    count,
     N,
     M,
     D,
@@ -124,28 +131,30 @@ def refine_kernel(
     y_width,
     x_stride,
     y_stride,
-    flag_stride,
     inv_sqrt_c,
-    ROWS_A_FLAG: tl.constexpr,
-    COLUMNS_A_FLAG: tl.constexpr,
+    TILE_M: tl.constexpr,
+    TILE_N: tl.constexpr,
     BLOCK: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """One small tile a program, which has nothing to do unless the first pass marked a pair in it."""
-    tile_m, tile_n = tl.program_id(0), tl.program_id(1)
-    if tl.load(flags + (tile_m // ROWS_A_FLAG) * flag_stride + tile_n // COLUMNS_A_FLAG) == 0:
-        return
-    row, column = tile_m * BLOCK + tl.arange(0, BLOCK), tile_n * BLOCK + tl.arange(0, BLOCK)
-    inside = (row < N)[:, None] & (column < M)[None, :]
-    target = out + row.to(tl.int64)[:, None] * M + column[None, :]
-    doubtful = (tl.load(target, mask=inside, other=0.0) < 0) & inside
-    if tl.max(tl.max(doubtful.to(tl.int32), axis=1), axis=0) == 0:
-        return
-    i, j = row % N, column % M
-    distance = direct_distances(
-        x_stored, y_stored, x_terms, y_terms, i, j, D, x_width, y_width, x_stride, y_stride, BLOCK, BLOCK_K
-    )
-    tl.store(target, distance * inv_sqrt_c, mask=doubtful)
+    """Small parts of the listed tiles, one after the other: as many programs as keep a device busy share the list."""
+    ACROSS: tl.constexpr = TILE_N // BLOCK
+    PARTS: tl.constexpr = (TILE_M // BLOCK) * ACROSS
+    tiles_n = tl.cdiv(M, TILE_N)
+    for item in range(tl.program_id(0), tl.load(count) * PARTS, tl.num_programs(0)):
+        tile = tl.load(tiles + item // PARTS)
+        part = item % PARTS
+        row = (tile // tiles_n) * TILE_M + (part // ACROSS) * BLOCK + tl.arange(0, BLOCK)
+        column = (tile % tiles_n) * TILE_N + (part % ACROSS) * BLOCK + tl.arange(0, BLOCK)
+        inside = (row < N)[:, None] & (column < M)[None, :]
+        target = out + row.to(tl.int64)[:, None] * M + column[None, :]
+        doubtful = (tl.load(target, mask=inside, other=0.0) < 0) & inside
+        if tl.max(tl.max(doubtful.to(tl.int32), axis=1), axis=0) != 0:
+            i, j = row % N, column % M
+            distance = direct_distances(
+                x_stored, y_stored, x_terms, y_terms, i, j, D, x_width, y_width, x_stride, y_stride, BLOCK, BLOCK_K
+            )
+            tl.store(target, distance * inv_sqrt_c, mask=doubtful)
 
 
 @triton.jit
@@ -171,8 +180,10 @@ def nearest_refine_kernel(
     BLOCK_K: tl.constexpr,
 ):
     """A few rows and one tile of columns a program; most have nothing to do."""
-    tile = tl.program_id(1)
-    row = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    program = tl.program_id(0)
+    groups = tl.cdiv(N, BLOCK)
+    tile = program // groups
+    row = (program % groups) * BLOCK + tl.arange(0, BLOCK)
     i = row % N
     wanted = (tl.load(at_least + tile * N + i) <= tl.load(bound + i)) & (row < N)
     if tl.max(wanted.to(tl.int32), axis=0) == 0:
@@ -185,7 +196,9 @@ def nearest_refine_kernel(
         distance = direct_distances(
             x_stored, y_stored, x_terms, y_terms, i, j, D, x_width, y_width, x_stride, y_stride, BLOCK, BLOCK_K
         )
-        distance = tl.where((column < M)[None, :], distance * inv_sqrt_c, float("inf"))
+        # what is no point has a complement of −Inf
+        reachable = (column < M) & (tl.load(y_terms + COMPLEMENT * y_width + j) > -1.0)
+        distance = tl.where(reachable[None, :], distance * inv_sqrt_c, float("inf"))
         tile_best, tile_where = tl.min(distance, axis=1, return_indices=True)
         closer = tile_best < best
         where = tl.where(closer, first + tile_where, where)

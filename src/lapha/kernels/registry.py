@@ -6,6 +6,7 @@ import importlib.util
 import logging
 import os
 import threading
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -111,6 +112,11 @@ def _torch_obstacle(precision: str) -> str | None:
     if precision not in _PRECISIONS["torch"]:
         return "three-pass TF32 is a tensor-core mode that only the triton backend has"
     return None
+
+
+def on_device(device: torch.device) -> AbstractContextManager[object]:
+    """What makes `device` the current one where it is a GPU: Triton launches on the current device, not the tensors'."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 def last_choice() -> Choice | None:
