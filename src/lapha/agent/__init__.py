@@ -3,7 +3,7 @@
 Needs transformers' tokenizers only where a `ChatEnvironment` with tools is made; importing needs nothing.
 """
 
-from lapha.agent.chat import ChatFormat, end_of_turn_ids
+from lapha.agent.chat import ChatFormat
 from lapha.agent.echo import Seen
 from lapha.agent.environment import AgentContext, ChatEnvironment
 from lapha.agent.protocol import (
@@ -16,6 +16,7 @@ from lapha.agent.protocol import (
     step_header,
 )
 from lapha.agent.tools import ToolBox, ToolResult
+from lapha.agent.turn_end import end_of_turn_ids, stop_token_ids
 
 __all__ = [
     "PYTHON_TOOL",
@@ -32,4 +33,5 @@ __all__ = [
     "format_step",
     "parse_step",
     "step_header",
+    "stop_token_ids",
 ]

@@ -9,34 +9,48 @@ pieces are tokenised on their own and appended. No prefix is ever rendered or to
 from __future__ import annotations
 
 import logging
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from lapha._checks import check
-from lapha._imports import require
+from lapha.agent.plain_text import PlainText
+from lapha.agent.template import ANSWER, FEEDBACK, QUESTION, SYSTEM, ChatTemplate
 
 logger = logging.getLogger(__name__)
 
-# Letters only: no template trims, escapes or interprets them, and no question contains them.
-_SYSTEM, _QUESTION, _ANSWER, _FEEDBACK = "LaphaSystemMark", "LaphaQuestionMark", "LaphaAnswerMark", "LaphaFeedbackMark"
 _RESPONSE = "<tool_response>\n{}\n</tool_response>"
+_CONTINUE = "Continue."
+_THINK = "<think>"
+_CLOSED_THINKING = re.compile(r"<think>\s*</think>\s*$")
 
 
 @dataclass(frozen=True, slots=True)
-class _Between:
-    """Token ids that the template puts after an assistant turn's text.
+class _Gap:
+    """One way in which a template goes on after an assistant turn's text.
 
     Attributes:
-        closing: what ends the assistant's turn, its end token included, up to where the next turn opens.
-        skip: how many of them a completion that ended by itself has already written.
-        before: what follows `closing`, up to the feedback (empty without feedback).
-        after: from the feedback's end to the end of the next generation prompt.
+        closing: token ids from the text's end to where the feedback stands, or to the next generation prompt's end.
+        ends: how many of them end the turn.
+        after: ids from the feedback's end to the end of the next generation prompt (empty without feedback).
+        change: what the template does to the feedback's text.
     """
 
     closing: tuple[int, ...]
-    skip: int
-    before: tuple[int, ...]
-    after: tuple[int, ...]
+    ends: int
+    after: tuple[int, ...] = ()
+    change: Callable[[str], str] = str
+
+    def written(self, token_ids: Sequence[int | None]) -> int:
+        """How many ids of `closing` stand already at the end of the sampled `token_ids`."""
+        if not token_ids:
+            return 0
+        for count in range(min(self.ends, len(token_ids)), 0, -1):
+            if tuple(token_ids[-count:]) == self.closing[:count]:
+                return count
+        last = token_ids[-1]
+        return self.closing.index(last) + 1 if last in self.closing[: self.ends] else 0
 
 
 class ChatFormat:
@@ -44,25 +58,43 @@ class ChatFormat:
 
     Args:
         tokenizer: a transformers tokenizer with a chat template.
+        options: variables of the template, such as ``{"enable_thinking": True}``.
+
+    Attributes:
+        opening: text that stands between the generation prompt and what the model is to write: the channel in which a
+            template files answers, or the thinking that it opens in every turn.
+        thinking: how the thinking stands after the generation prompt and `opening`: ``"open"``, ``"closed"`` (the
+            template has told the model not to think) or ``"none"``.
 
     Raises:
         ValueError: the tokenizer has no chat template, or one that cannot render a user turn, an assistant turn and
             what follows them; the message names the model.
     """
 
-    identity_excludes: ClassVar[frozenset[str]] = frozenset(("_with_feedback",))  # made when first asked for
-
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: Any, options: Mapping[str, Any] | None = None) -> None:
         self._tokenizer = tokenizer
-        self.name = getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__
-        check(
-            bool(getattr(tokenizer, "chat_template", None)),
-            "tokenizer",
-            "a model with a chat template (use its instruction-tuned version, or set tokenizer.chat_template)",
-            f"{self.name!r} without one",
-        )
-        self._plain = self._gap(None)
-        self._with_feedback: _Between | None = None
+        self.template = ChatTemplate(tokenizer, options)
+        self.name = self.template.name
+        self.plain_text = PlainText(tokenizer)
+        self._first = [self.template.message("user", QUESTION)]
+        self._turns = [*self._first, self.template.message("assistant", ANSWER)]
+        prompt = self._after(self.template.must_render(self._first), QUESTION)
+        ended = self._after(self.template.must_render(self._turns, opens=False), QUESTION)
+        self.opening = _opening(prompt, ended.partition(ANSWER)[0])
+        self.thinking = _thinking(prompt + self.opening)
+        self._opening_ids = self.encode(self.opening)
+        self._special = self._special_ids()
+        ending = self._after(ended, ANSWER)
+        self._last_ends = frozenset(self.encode(ending)) & frozenset().union(*self._ending_ids(ending))
+        closed = self._after(self.template.must_render(self._first, opens=False), QUESTION)
+        self._opened = prompt[len(closed) :] if prompt.startswith(closed) else ""  # the generation prompt
+        self._plain = self._plain_gaps()
+        self._with_feedback: list[_Gap] | None = None
+        self._question_change = self.template.change(QUESTION, lambda text: [self.template.message("user", text)])
+
+    def identity(self) -> dict[str, Any]:
+        """All that the pieces depend on."""
+        return {"tokenizer": self._tokenizer, "options": self.template.options}
 
     @property
     def end_of_turn(self) -> int | None:
@@ -70,143 +102,193 @@ class ChatFormat:
 
         It need not be the end-of-sequence token: base models with a ChatML template have another one.
         """
-        plain = self._plain
-        return plain.closing[plain.skip - 1] if plain.skip else None
+        for gap in self._plain:
+            if gap.ends:
+                return gap.closing[gap.ends - 1]
+        return None
+
+    @property
+    def turn_ends(self) -> frozenset[int]:
+        """All tokens with which the template ends an assistant's turn, whatever follows it."""
+        gaps = [*self._plain, *self._feedback_gaps()]
+        return self._last_ends | {gap.closing[gap.ends - 1] for gap in gaps if gap.ends}
 
     def prompt(self, question: str, system: str | None = None, tools: list[dict[str, Any]] | None = None) -> str:
-        """The rendered prompt: system prompt, question, generation prompt.
+        """The rendered prompt as text, for people: `prompt_ids` is what a model gets. Arguments as there."""
+        return self._rendered(system, tools).replace(QUESTION, self._question_change(question)) + self.opening
+
+    def prompt_ids(
+        self, question: str, system: str | None = None, tools: list[dict[str, Any]] | None = None
+    ) -> tuple[int, ...]:
+        """The prompt: system prompt, question, generation prompt and `opening`; no part of the question is a special token.
 
         A template that refuses or drops the system role gets the system prompt at the head of the question.
+
+        Raises:
+            ValueError: the template cannot show the question.
         """
-        user = {"role": "user", "content": question}
-        if not system:
-            return self._must_render([user], tools)
-        if self._keeps_system_role():
-            return self._must_render([{"role": "system", "content": system}, user], tools)
-        return self._must_render([{"role": "user", "content": f"{system}\n\n{question}"}], tools)
+        question = self._question_change(question)
+        rendered = self._rendered(system, tools)
+        pieces = rendered.split(QUESTION)
+        check(len(pieces) > 1, "tokenizer", "a chat template that shows the question", f"{self.name!r}'s")
+        split = self.encode(pieces[0])
+        for piece in pieces[1:]:
+            split += self.plain_text.encode(question) + self.encode(piece)
+        whole = self.encode(question.join(pieces))  # as the model knows it, unless the question would then speak
+        added = self.plain_text.added_ids
+        same = [token for token in whole if token in added] == [token for token in split if token in added]
+        return (whole if same else split) + self._opening_ids
 
     def speaks_tool_calls(self, tools: list[dict[str, Any]]) -> bool:
         """Whether the template has a tool section of its own that asks for calls as this protocol writes them."""
-        messages = [{"role": "user", "content": _QUESTION}]
-        plain, rendered = self._render(messages), self._render(messages, tools)
+        plain, rendered = self.template.render(self._first), self.template.render(self._first, tools)
         if plain is None or rendered is None or rendered == plain:
             return False
         return "<tool_call>" in rendered and '"arguments"' in rendered
 
     def encode(self, text: str, *, trusted: bool = True) -> tuple[int, ...]:
-        """Tokenise a piece on its own.
+        """Token ids of a piece on its own.
 
         Args:
             text: the piece.
-            trusted: whether text that looks like a special token may become one. Tool output may not: it could
-                otherwise end the turn and speak as the system.
+            trusted: whether the template or the protocol wrote it. No part of any other text becomes an added token.
         """
-        options: dict[str, Any] = {"add_special_tokens": False}
         if not trusted:
-            options["split_special_tokens"] = True
-        return tuple(self._tokenizer(text, **options)["input_ids"])
+            return self.plain_text.encode(text)
+        return tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"]) if text else ()
 
-    def bridge(self, ended_by_itself: bool, feedback: str | None = None) -> tuple[int, ...]:
-        """Tokens from an assistant turn's end to the end of the next generation prompt.
+    def bridge(self, sampled: Sequence[int] | bool, feedback: str | None = None) -> tuple[int, ...]:
+        """Tokens from an assistant turn's end to the end of the next generation prompt and `opening`.
 
         Args:
-            ended_by_itself: whether the completion ends with the model's end token. One that was cut off by its
-                length gets the template's own end of turn first.
-            feedback: what a tool answered, or None if no tool was called.
+            sampled: token ids of the turn. What its last tokens have already written of the turn's end is left out; a
+                turn that its length or another token ended gets the template's whole end of turn. True stands for a
+                turn that ends with `end_of_turn`, False for one that was cut off.
+            feedback: what a tool answered, or None if no tool was called. None of it becomes an added token.
         """
-        if feedback is None:
-            between = self._plain
-        else:
-            if self._with_feedback is None:
-                self._with_feedback = self._feedback_gap()
-            between = self._with_feedback
-        closing = between.closing[between.skip :] if ended_by_itself else between.closing
-        middle = self.encode(feedback, trusted=False) if feedback else ()
-        return closing + between.before + middle + between.after
+        gaps = self._plain if feedback is None else self._feedback_gaps()
+        token_ids = sampled if not isinstance(sampled, bool) else [self.end_of_turn] if sampled else []
+        written = [gap.written(token_ids) for gap in gaps]
+        best = max(range(len(gaps)), key=written.__getitem__)  # the first among equals
+        gap = gaps[best]
+        middle = self.plain_text.encode(gap.change(feedback)) if feedback else ()
+        return gap.closing[written[best] :] + middle + gap.after + self._opening_ids
 
-    # Rendering -------------------------------------------------------------------------------------------------
+    # Asking the template ---------------------------------------------------------------------------------------
 
-    def _render(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None = None) -> str | None:
-        """The rendered conversation with a generation prompt, or None where the template refuses it."""
-        jinja_errors = require("jinja2", extra="llm").TemplateError
-        try:
-            return self._tokenizer.apply_chat_template(
-                messages, tools=tools or None, tokenize=False, add_generation_prompt=True
-            )
-        except (jinja_errors, TypeError):
-            # templates raise on roles they do not know, and add strings to what is not there
-            return None
-
-    def _must_render(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None = None) -> str:
-        rendered = self._render(messages, tools)
-        if rendered is None:
-            roles = [message["role"] for message in messages]
-            raise ValueError(
-                f"tokenizer: expected a chat template that renders {roles}, got {self.name!r}'s, which fails"
-            )
-        return rendered
+    def _rendered(self, system: str | None, tools: list[dict[str, Any]] | None) -> str:
+        template = self.template
+        if not system:
+            return template.must_render(self._first, tools)
+        if self._keeps_system_role():
+            return template.must_render([template.message("system", system), *self._first], tools)
+        return template.must_render([template.message("user", f"{system}\n\n{QUESTION}")], tools)
 
     def _keeps_system_role(self) -> bool:
-        rendered = self._render([{"role": "system", "content": _SYSTEM}, {"role": "user", "content": _QUESTION}])
-        return rendered is not None and _SYSTEM in rendered
+        rendered = self.template.render([self.template.message("system", SYSTEM), *self._first])
+        return rendered is not None and SYSTEM in rendered and QUESTION in rendered
 
-    def _gap(self, feedback: dict[str, Any] | None) -> _Between:
-        turns = [{"role": "user", "content": _QUESTION}, {"role": "assistant", "content": _ANSWER}]
-        rendered = self._must_render(turns + ([feedback] if feedback else []))
-        _, found, tail = rendered.rpartition(_ANSWER)
+    def _after(self, rendered: str, mark: str) -> str:
+        """What follows the last `mark`."""
+        _, found, tail = rendered.rpartition(mark)
+        what = "the question" if mark == QUESTION else "assistant turns"
+        check(bool(found), "tokenizer", f"a chat template that shows {what}", f"{self.name!r}'s, which drops them")
+        return tail
+
+    def _plain_gaps(self) -> list[_Gap]:
+        """Ways on without feedback: the next assistant turn at once where the template writes one, else a word to go on."""
+        gaps = []
+        opened = self._opened
+        tail = self._after(self.template.must_render(self._turns), ANSWER)
+        in_a_row = self.template.render([*self._turns, self._turns[-1]])  # some insist on a user between two turns
+        if opened and tail.endswith(opened) and in_a_row is not None and in_a_row.count(ANSWER) == 2:
+            gaps.append(self._gap(tail, opened))
+        nudge = self.template.render([*self._turns, self.template.message("user", _CONTINUE)])
+        if nudge is not None and _CONTINUE in nudge:
+            gaps.append(self._gap(self._after(nudge, ANSWER), opened))
         check(
-            bool(found), "tokenizer", "a chat template that shows assistant turns", f"{self.name!r}'s, which drops them"
-        )
-        if feedback is None:
-            closing, skip = self._split_closing(self.encode(tail))
-            return _Between(closing, skip, (), ())
-        before, found, after = tail.partition(_FEEDBACK)
-        check(bool(found), "tokenizer", "a chat template that shows what follows a turn", f"{self.name!r}'s")
-        closing, skip = self._split_closing(self.encode(before))
-        return _Between(closing, skip, (), self.encode(after))
+            bool(gaps), "tokenizer", "a chat template that opens an assistant's turn after another",
+            f"{self.name!r}'s, which does not",
+        )  # fmt: skip
+        return gaps
 
-    def _split_closing(self, closing: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
-        """The ids, and how many of them end the turn: through the first end-of-sequence or other special token."""
-        eos = self._tokenizer.eos_token_id
-        added = getattr(self._tokenizer, "added_tokens_decoder", {})  # some are special without a role of their own
-        special = {*self._tokenizer.all_special_ids, *(token for token, entry in added.items() if entry.special)}
-        for ends in ({eos}, special):
-            for index, token in enumerate(closing):
-                if token in ends:
-                    return closing, index + 1
-        return closing, 0
+    def _gap(self, closing: str, opened: str) -> _Gap:
+        """A way on; its end of turn is the first special token, unless that one opens the next turn."""
+        ids, ends = self.encode(closing), 0
+        if closing != opened:
+            found = (
+                next((i + 1 for i, token in enumerate(ids) if token in kind), 0) for kind in self._ending_ids(closing)
+            )
+            ends = next(filter(None, found), 0)
+        while ends and ends < len(ids) and ids[ends] in self._last_ends:
+            ends += 1  # a template that ends its turns with several tokens
+        return _Gap(ids, ends)
 
-    def _feedback_gap(self) -> _Between:
-        """Feedback in the role "tool" where the template knows it, else as a user's turn between tags."""
-        if self._knows_tool_role():
-            return self._gap({"role": "tool", "content": _FEEDBACK})
-        return self._gap({"role": "user", "content": _RESPONSE.format(_FEEDBACK)})
+    def _feedback_gaps(self) -> list[_Gap]:
+        """Ways on with feedback: in the role "tool" where the template knows it, or as a user's turn between tags."""
+        if self._with_feedback is None:
+            template = self.template
+
+            def as_tool(text: str) -> list[dict[str, Any]]:
+                return [*self._turns, template.message("tool", text)]
+
+            def as_user(text: str) -> list[dict[str, Any]]:
+                return [*self._turns, template.message("user", _RESPONSE.format(text))]
+
+            ways = [as_tool, as_user] if self._knows_tool_role() else [as_user]
+            self._with_feedback = [gap for way in ways if (gap := self._feedback_gap(way)) is not None]
+            check(
+                bool(self._with_feedback), "tokenizer", "a chat template that shows what follows a turn",
+                f"{self.name!r}'s",
+            )  # fmt: skip
+        return self._with_feedback
+
+    def _feedback_gap(self, way: Callable[[str], list[dict[str, Any]]]) -> _Gap | None:
+        rendered = self.template.render(way(FEEDBACK))
+        if rendered is None or ANSWER not in rendered:
+            return None
+        before, found, after = rendered.rpartition(ANSWER)[2].partition(FEEDBACK)
+        if not found or not after.endswith(self._opened):
+            return None  # after a tool, some templates let the model go on without a turn of its own
+        gap = self._gap(before, "")
+        return _Gap(gap.closing, gap.ends, self.encode(after), self.template.change(FEEDBACK, way))
 
     def _knows_tool_role(self) -> bool:
         """Whether the role "tool" is treated in a way of its own, not just written out like any made-up role."""
-        turns = [{"role": "user", "content": _QUESTION}, {"role": "assistant", "content": _ANSWER}]
-        tool = self._render([*turns, {"role": "tool", "content": _FEEDBACK}])
-        other = self._render([*turns, {"role": "LaphaRole", "content": _FEEDBACK}])
-        if tool is None or _FEEDBACK not in tool:
+        tool = self.template.render([*self._turns, self.template.message("tool", FEEDBACK)])
+        other = self.template.render([*self._turns, self.template.message("LaphaRole", FEEDBACK)])
+        if tool is None or FEEDBACK not in tool or ANSWER not in tool:
             return False
         return other is None or tool != other.replace("LaphaRole", "tool")
 
+    def _ending_ids(self, text: str) -> tuple[frozenset[int], frozenset[int]]:
+        """Ids that may end a turn in `text`: special ones first, then other added ones; never one for what is unknown."""
+        unknown = getattr(self._tokenizer, "unk_token", None)
+        excluded = frozenset() if not unknown or unknown in text else frozenset({self._tokenizer.unk_token_id})
+        return self._special - excluded, self.plain_text.added_ids - excluded
 
-def end_of_turn_ids(tokenizer: Any) -> frozenset[int]:
-    """Tokens with which a model ends its turn by its tokenizer's chat template: what sampling should stop at.
+    def _special_ids(self) -> frozenset[int]:
+        added = getattr(self._tokenizer, "added_tokens_decoder", {})  # some are special without a role of their own
+        return frozenset(self._tokenizer.all_special_ids) | {token for token, entry in added.items() if entry.special}
+
+
+def _opening(prompt: str, turn: str) -> str:
+    """What past turns hold between the generation prompt and the text: a channel, or the beginning of their thinking.
 
     Args:
-        tokenizer: a transformers tokenizer, with or without a chat template.
-
-    Returns:
-        One id, or none where there is no template, one that writes no such token, or one that a conversation cannot be
-        made with (`ChatFormat` says why; an environment of the caller's own may not need it).
+        prompt: what follows the question at the end of a prompt.
+        turn: what stands between the question and the text of a finished turn.
     """
-    if not getattr(tokenizer, "chat_template", None):
-        return frozenset()
-    try:
-        found = ChatFormat(tokenizer).end_of_turn
-    except ValueError as problem:
-        logger.warning("sampling does not stop at a chat template's end of turn: %s", problem)
-        return frozenset()
-    return frozenset() if found is None else frozenset({found})
+    if not turn.startswith(prompt) or _thinking(prompt) != "none":
+        return ""
+    lead = turn[len(prompt) :]
+    before, thinks, after = lead.partition(_THINK)
+    if not thinks:
+        return lead
+    return before + thinks + ("\n" if after.startswith("\n") else "")
+
+
+def _thinking(prompt: str) -> str:
+    if prompt.rstrip().endswith(_THINK):
+        return "open"
+    return "closed" if _CLOSED_THINKING.search(prompt) else "none"

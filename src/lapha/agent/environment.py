@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -16,6 +16,8 @@ from lapha.agent.protocol import PYTHON_TOOL, ParsedStep, ToolCall, parse_step, 
 from lapha.agent.sessions import SharedSession
 from lapha.agent.tools import ToolBox, ToolResult, argument_problem, python_schema
 from lapha.types import Sample, State, Status, Step, Turn
+
+_THINK = "<think>"
 
 FEEDBACK_CHARS = 4000
 """Longest tool feedback in characters; the middle of a longer one is left out, and the agent is told."""
@@ -61,10 +63,12 @@ class ChatEnvironment:
         sandbox: a `lapha.sandbox` sandbox; the agent may then run Python in it, each branch in its own session.
             The caller closes it.
         echo_chars: shortest thinking, in characters, that counts as an echo when it only repeats its context.
+        template_options: variables of the chat template, such as ``{"enable_thinking": True}``. A template that tells
+            the model not to think is asked to let it think, since a step of this protocol begins with its thinking.
 
     Raises:
-        ValueError: the tokenizer has no chat template (the message names the model), a limit is below 1, or a tool
-            has no usable schema.
+        ValueError: the tokenizer has no chat template (the message names the model), or one that tells the model not to
+            think; a limit is below 1, or a tool has no usable schema.
     """
 
     def __init__(
@@ -77,13 +81,14 @@ class ChatEnvironment:
         system_prompt: str | None = None,
         sandbox: SandboxLike | None = None,
         echo_chars: int = MIN_CHARS,
+        template_options: Mapping[str, Any] | None = None,
     ) -> None:
         check(depth_limit >= 1, "depth_limit", "an integer >= 1", depth_limit)
         check(context_limit >= 1, "context_limit", "an integer >= 1", context_limit)
         self.tokenizer = tokenizer
         self.depth_limit = depth_limit
         self.context_limit = context_limit
-        self._chat = ChatFormat(tokenizer)
+        self._chat = _thinking_format(tokenizer, template_options or {})
         self._toolbox = ToolBox(tools, also=(PYTHON_TOOL,) if sandbox is not None else ())
         self._sandbox = sandbox
         self._python_schema = python_schema() if sandbox is not None else None
@@ -93,7 +98,9 @@ class ChatEnvironment:
         self._template_tools = schemas if schemas and self._chat.speaks_tool_calls(schemas) else None
         if system_prompt is None:
             listed = [] if self._template_tools else schemas
-            system_prompt = "" if native else _system_prompt(depth_limit, schemas, listed, sandbox is not None)
+            system_prompt = ""
+            if not native:
+                system_prompt = _system_prompt(depth_limit, schemas, listed, sandbox is not None, self._header(1))
         self._system_prompt = system_prompt
 
     def start(self, question: str) -> tuple[State, Turn]:
@@ -107,8 +114,8 @@ class ChatEnvironment:
         check(
             clean(question, keep_controls=True) == question, "question", "text without lone surrogates", repr(question)
         )
-        rendered = self._chat.prompt(question, self._system_prompt, self._template_tools)
-        token_ids = self._chat.encode(rendered) + self._chat.encode(step_header(1))
+        token_ids = self._chat.prompt_ids(question, self._system_prompt, self._template_tools)
+        token_ids += self._chat.encode(self._header(1))
         limit = self.context_limit
         check(
             len(token_ids) < limit,
@@ -149,7 +156,7 @@ class ChatEnvironment:
             text += f"\n<tool_response>\n{feedback}\n</tool_response>"
         elif session is not None:
             session.hold()
-        bridge = self._chat.bridge(not truncated, feedback) + self._chat.encode(step_header(context.step + 1))
+        bridge = self._chat.bridge(sample.token_ids, feedback) + self._chat.encode(self._header(context.step + 1))
         if len(sample.state.token_ids) + len(bridge) >= self.context_limit:
             if session is not None:
                 session.release()
@@ -164,6 +171,10 @@ class ChatEnvironment:
         if turn.context is not None and turn.context.session is not None:
             turn.context.session.release()
             turn.context = replace(turn.context, session=None)
+
+    def _header(self, step: int) -> str:
+        """What opens step `step` in the context; a template's own ``<think>`` comes before the number."""
+        return f"STEP-{step}:\n" if self._chat.thinking == "open" else step_header(step)
 
     def _status(self, context: AgentContext, parsed: ParsedStep, state: State, depth: int) -> Status:
         if parsed.kind == "answer":
@@ -208,6 +219,20 @@ class ChatEnvironment:
         return ToolResult(result.message(), result.outcome), child
 
 
+def _thinking_format(tokenizer: Any, options: Mapping[str, Any]) -> ChatFormat:
+    """The tokenizer's chat format, with thinking switched on where the template would switch it off unasked."""
+    chat = ChatFormat(tokenizer, options)
+    if chat.thinking == "closed" and "enable_thinking" not in options:
+        chat = ChatFormat(tokenizer, {**options, "enable_thinking": True})
+    check(
+        chat.thinking != "closed",
+        "template_options",
+        "a chat template that lets the model think (steps begin with thinking; see ReasoningEnvironment for others)",
+        f"{chat.name!r}'s, which closes its thinking with {dict(options)}",
+    )
+    return chat
+
+
 def clean(text: str, *, keep_controls: bool = False) -> str:
     """Text that any tokenizer takes: lone surrogates, and unless kept control characters, become U+FFFD."""
     text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
@@ -235,13 +260,14 @@ def _step(
     return Step(status, text, answer, well_formed, turn, counted)
 
 
-def _system_prompt(depth_limit: int, schemas: list[Any], listed: list[Any], python: bool) -> str:
+def _system_prompt(depth_limit: int, schemas: list[Any], listed: list[Any], python: bool, header: str) -> str:
     """The default system prompt: the protocol, and the tools that the template does not list itself."""
     lines = [prompts.load("python_line")] if python else []
     if schemas:
         lines.append(prompts.load("tool_line"))
     tool_line = "".join(line + "\n" for line in lines)
     text = prompts.load("system").replace("{depth_limit}", str(depth_limit)).replace("{tool_line}\n", tool_line)
+    text = text.replace("{header}\n", header if _THINK in header else f"{_THINK}\n{header}")
     if listed:
         described = "\n".join(json.dumps(schema) for schema in listed)
         text += "\n" + prompts.load("tools").replace("{schemas}", described)

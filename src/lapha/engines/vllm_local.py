@@ -15,7 +15,8 @@ import torch
 
 from lapha._checks import check
 from lapha._imports import require
-from lapha.agent import ChatEnvironment, end_of_turn_ids
+from lapha.agent import ChatEnvironment
+from lapha.agent import stop_token_ids as ends_of_step
 from lapha.engines.errors import EngineError, RequestRefusedError
 from lapha.latent import ValueHead
 from lapha.types import Environment, Evaluation, Evaluator, Sample, SampleRequest, State
@@ -175,7 +176,7 @@ class VLLMLocalEngine:
         self.evaluator = evaluator
         self._environment = environment
         self.context_limit = int(llm.llm_engine.model_config.max_model_len)
-        self._stop_token_ids = sorted(end_of_turn_ids(self.tokenizer) if stop_token_ids is None else stop_token_ids)
+        self._stop_token_ids = sorted(ends_of_step(self.tokenizer) if stop_token_ids is None else stop_token_ids)
         self._policy = _Stepper(llm, self._vllm)
         self._pooling = _Stepper(pooling_llm, self._vllm) if pooling_llm is not None else None
 

@@ -13,7 +13,8 @@ import torch
 
 from lapha._checks import check
 from lapha._imports import require
-from lapha.agent import ChatEnvironment, end_of_turn_ids
+from lapha.agent import ChatEnvironment
+from lapha.agent import stop_token_ids as ends_of_step
 from lapha.engines.errors import EngineError, RequestRefusedError
 from lapha.engines.server_pool import RetryPolicy, ServerPool
 from lapha.latent import ValueHead
@@ -141,7 +142,7 @@ class VLLMServerEngine:
         self.pool = ServerPool(urls, policy, api_key)
         self.model = model
         self.evaluator = evaluator
-        self._stop_token_ids = sorted(end_of_turn_ids(self.tokenizer) if stop_token_ids is None else stop_token_ids)
+        self._stop_token_ids = sorted(ends_of_step(self.tokenizer) if stop_token_ids is None else stop_token_ids)
         self.context_limit = self.given_context_limit = context_limit
         self._environment = environment
         if pooling_urls:

@@ -1,11 +1,13 @@
 """The tokenizer of the embedded policy: one token for each number, move, tag and header, bytes for all other text.
 
-The base is a byte-level model without merges, so any text round-trips exactly; the pieces of the number walk and of
-the step protocol are added tokens, matched longest first.
+The base is a byte-level model without merges, so any text round-trips exactly. The pieces of the number walk are words
+of its vocabulary, matched longest first; those of the step protocol and the chat template are added tokens, which only
+lapha itself writes: a question or a tool's answer that spells them is bytes.
 """
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from lapha._imports import require
@@ -31,13 +33,16 @@ def header(step: int) -> str:
     return f"STEP-{step}:\n<think>\n"
 
 
-def _pieces() -> list[str]:
-    """Every added piece of text, in the order of its id."""
+def _control() -> list[str]:
+    """The protocol's pieces, in the order of their ids; `_words` lie between the first and the last of them."""
     headers = [header(step) for step in range(1, 17)]
-    tags = ["<think>", "</think>", "<answer>", "<tool_call>", "</tool_call>"]
+    return [*headers, "<think>", "</think>", "<answer>", "<tool_call>", "</tool_call>", THINK_END, ANSWER, ANSWER_END]
+
+
+def _words() -> list[str]:
+    """The walk's pieces, in the order of their ids."""
     moves = [*MOVE_TEXT, *(" " + text for text in MOVE_TEXT)]
-    numbers = [f" {number}" for number in range(NUMBERS)]
-    return [*headers, *tags, THINK_END, ANSWER, ANSWER_END, FROM, TO, RULE, EQUALS, TAKEN_BACK, *moves, *numbers]
+    return [FROM, TO, RULE, EQUALS, TAKEN_BACK, *moves, *(f" {number}" for number in range(NUMBERS))]
 
 
 def build_tokenizer() -> Any:
@@ -47,15 +52,20 @@ def build_tokenizer() -> Any:
         MissingExtraError: transformers is not installed.
     """
     transformers = require("transformers", "llm")
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 
     specials = [PAD, END, SYSTEM, USER, ASSISTANT, TOOL]
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    raw = Tokenizer(models.BPE(vocab={letter: index for index, letter in enumerate(alphabet)}, merges=[]))
-    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    bytes_only = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    spelled = [bytes_only.pre_tokenize_str(word)[0][0] for word in _words()]
+    entries = [*sorted(pre_tokenizers.ByteLevel.alphabet()), *specials, *_control(), *spelled]
+    vocabulary = {entry: index for index, entry in enumerate(entries)}
+    raw = Tokenizer(models.BPE(vocab=vocabulary, merges=[], ignore_merges=True))
+    words = "|".join(re.escape(word) for word in sorted(_words(), key=len, reverse=True))
+    split = pre_tokenizers.Split(Regex(words), behavior="isolated")
+    raw.pre_tokenizer = pre_tokenizers.Sequence([split, bytes_only])
     raw.decoder = decoders.ByteLevel()
     raw.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in specials])
-    raw.add_tokens([AddedToken(text, special=False, normalized=False) for text in _pieces()])
+    raw.add_tokens([AddedToken(text, special=False, normalized=False) for text in _control()])
     return transformers.PreTrainedTokenizerFast(
         tokenizer_object=raw,
         pad_token=PAD,

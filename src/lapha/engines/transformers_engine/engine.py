@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 import torch
 
 from lapha._checks import check
-from lapha.agent import ChatEnvironment, end_of_turn_ids
+from lapha.agent import ChatEnvironment
+from lapha.agent import stop_token_ids as ends_of_step
 from lapha.engines.transformers_engine.batcher import SlotBatcher
 from lapha.engines.transformers_engine.jobs import Job
 from lapha.engines.transformers_engine.loading import load_model, load_value_head
@@ -90,7 +91,11 @@ class TransformersEngine:
         size = value_head.hidden_size
         check(size == self.hidden_size, "value_head", f"hidden_size {self.hidden_size} as the model's", size)
         self.value_head = value_head
-        self.stop_token_ids = frozenset(_stop_ids(model, tokenizer) if stop_token_ids is None else stop_token_ids)
+        self.stop_token_ids = frozenset(
+            ends_of_step(tokenizer, getattr(model, "generation_config", None))
+            if stop_token_ids is None
+            else stop_token_ids
+        )
         check(bool(self.stop_token_ids), "stop_token_ids", "at least one, as model and tokenizer name none", "none")
         self._environment = environment
         share = _memory_share(self._decoder.device)
@@ -247,14 +252,3 @@ def _memory_share(device: torch.device) -> int:
     if device.type != "cuda":
         return _CPU_BYTES
     return torch.cuda.mem_get_info(device)[0] // 4
-
-
-def _stop_ids(model: Any, tokenizer: Any) -> set[int]:
-    """End-of-sequence tokens of the generation configuration and of the tokenizer, and the chat template's end of turn."""
-    found: set[int] = set(end_of_turn_ids(tokenizer))
-    for value in (
-        getattr(getattr(model, "generation_config", None), "eos_token_id", None),
-        getattr(tokenizer, "eos_token_id", None),
-    ):
-        found.update([value] if isinstance(value, int) else value or ())
-    return found
