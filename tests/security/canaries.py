@@ -35,6 +35,9 @@ class Canaries:
         self.reached = 0
         self._listeners = [self._listen(socket.AF_INET, ("127.0.0.1", 0))]
         self.port = self._listeners[0].getsockname()[1]
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.free_port = free.getsockname()[1]
         self._listeners.append(self._listen(socket.AF_UNIX, str(folder / "socket")))
         self._listeners.append(self._listen(socket.AF_UNIX, f"\0lapha-{self.nonce}"))
         self._watched = [Path(json.__file__), Path(launch.__file__).with_name("guest.py"), self.file]
@@ -61,6 +64,7 @@ class Canaries:
     def fill(self, code: str) -> str:
         """Put this machine's canaries into a program."""
         words = {
+            "WORD": "tell-" + self.nonce[:8],
             "SECRET": self.secret,
             "SECRET_FILE": self.file,
             "SECRET_NAME": self.file.name,
@@ -68,6 +72,7 @@ class Canaries:
             "OUTSIDE": self.outside,
             "NONCE": self.nonce,
             "PORT": self.port,
+            "FREE_PORT": self.free_port,
             "UNIX": self.folder / "socket",
             "ABSTRACT": f"lapha-{self.nonce}",
             "VICTIM": self.victim.pid,
@@ -101,5 +106,6 @@ class Canaries:
             listener.close()
         self.victim.kill()
         self.victim.wait()
-        for place in ("/tmp", "/dev/shm"):
-            Path(place, f"lapha-escaped-{self.nonce}").unlink(missing_ok=True)
+        for place in ("/tmp", "/var/tmp", "/dev/shm", Path.home()):
+            for path in Path(place).glob(f"*{self.nonce}*"):
+                path.unlink()

@@ -105,8 +105,6 @@ class BubblewrapSandbox:
             "total_bytes": total_bytes,
             "seed": seed,
             "start_seconds": start_seconds,
-            "capacity": 6 * self.limits.code_bytes + 4096,  # JSON escapes take at most six bytes for one
-            "max_message": 18 * self.limits.output_bytes + 4096,  # output, value and error
             "int_digits": 100_000,
             "parent": os.getpid(),
         }

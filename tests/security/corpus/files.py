@@ -106,7 +106,9 @@ PROGRAMS = [
     writes("write to /", "open('/escaped', 'w').write('x')", control=False),
     writes("write to /usr", "open('/usr/lib/escaped', 'w').write('x')", control=False),
     writes("change the standard library", "import json\nopen(json.__file__, 'a').write('')", control=False),
-    writes("change the jail's own program", "open('/lapha/guest.py', 'a').write('')", control=False),
+    writes(
+        "change the jail's own program", "open('/lapha/code/lapha/sandbox/jail/guest.py', 'a').write('')", control=False
+    ),
     writes("make a folder outside", "import os\nos.mkdir('@OUTSIDE@/folder')"),
     writes("rename outside", "import os\nopen('@OUTSIDE@/a', 'w')\nos.rename('@OUTSIDE@/a', '@OUTSIDE@/b')"),
     writes(

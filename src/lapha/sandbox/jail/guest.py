@@ -15,15 +15,24 @@ import itertools
 import json
 import linecache
 import os
+import queue
 import random
 import signal
 import socket
+import stat
+import struct
 import sys
 import tempfile
+import threading
 import traceback
 import types
 
+from lapha.sandbox.jail import wire
+
 HYPERCALL = 6810
+CAPACITY = 1 << 16  # of the buffer that commands are written to; larger ones announce themselves
+MAX_ENTRIES = 500  # files and folders that a session may keep
+MAX_DEPTH = 20
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
 _STEP = "<step {}>"  # file name of a run's code in tracebacks; the number of the run on its branch
@@ -71,69 +80,168 @@ class Printed(io.BufferedIOBase):
         return b"".join(self.parts).decode("utf-8", "replace")
 
 
-def exchange(message, capacity, buffer):
+class Pair:
+    """One end of what `socket.socketpair` returns here, where there are no sockets: two pipes. asyncio needs it."""
+
+    def __init__(self, reader, writer):
+        self._ends = reader, writer
+
+    def fileno(self):
+        return self._ends[0]
+
+    def setblocking(self, blocking):
+        for end in self._ends:
+            os.set_blocking(end, blocking)
+
+    def recv(self, size):
+        return os.read(self._ends[0], size)
+
+    def send(self, data):
+        return os.write(self._ends[1], data)
+
+    sendall = send
+
+    def close(self):
+        ends, self._ends = self._ends, (-1, -1)
+        for end in ends:
+            if end >= 0:
+                os.close(end)
+
+
+def socketpair(*_):
+    (left, right), (back, forth) = os.pipe(), os.pipe()
+    return Pair(left, forth), Pair(back, right)
+
+
+def exchange(message, size=CAPACITY):
     """Hand over a message, wait, and return the next command. The kernel suspends this process meanwhile."""
+    buffer = ctypes.create_string_buffer(size)
     while True:
         size = _libc.syscall(
             ctypes.c_long(HYPERCALL),
             ctypes.c_char_p(message),
             ctypes.c_long(len(message)),
             buffer,
-            ctypes.c_long(capacity),
+            ctypes.c_long(len(buffer)),
         )
         if size >= 0:
-            return json.loads(ctypes.string_at(buffer, size))  # not .raw, which touches all of it
+            return wire.decode(wire.TO_GUEST, ctypes.string_at(buffer, size))
 
 
-def serve(capacity):
-    buffer = ctypes.create_string_buffer(capacity)
-    message = b'{"is": "ready"}'
+def serve():
+    kind, fields = exchange(say("ready"))
     while True:
-        command = exchange(message, capacity, buffer)
-        if command["do"] == "fork":
+        if kind == "grow":
+            kind, fields = exchange(say("ready"), fields["size"])
+            continue
+        message = say("ready")
+        if kind == "fork":
             state = random.getstate()
-            message = b'{"is": "parent"}' if os.fork() else b'{"is": "child"}'
+            message = say("parent" if os.fork() else "child")
             random.setstate(state)  # forking seeds it anew, and a rebuilt state would not be the same
-        elif command["do"] == "run":
-            message = run(command)
-        elif command["do"] == "huge":
-            huge_pages(command["ranges"])
+        elif kind == "run":
+            message = run(**fields)
+        elif kind == "huge":
+            huge_pages(fields["ranges"])
+        kind, fields = exchange(message)
+
+
+def say(kind, **fields):
+    return wire.encode(wire.FROM_GUEST, kind, **fields)
 
 
 def huge_pages(ranges):
     """Put memory into huge pages: a fork copies one entry for each page, and takes half as long. A hint, no more."""
-    for start, size in ranges:
+    for start, size in struct.iter_unpack("=QQ", ranges):
         for advice in (14, 25):  # MADV_HUGEPAGE, MADV_COLLAPSE
             _libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(size), advice)
 
 
-def run(command):
-    """Run one step's code in the session's module; the result as JSON bytes."""
-    limit = command["output_bytes"]
-    printed = Printed(limit)
+def run(code, directory, output_bytes, file_bytes, files):
+    """Run one step's code in the session's module; the result as a message."""
+    printed = Printed(output_bytes)
     stream = io.TextIOWrapper(printed, encoding="utf-8", errors="backslashreplace", write_through=True)  # type: ignore[type-var]
-    os.chdir(command["directory"])
-    os.environ.update(TMPDIR=command["directory"], HOME=command["directory"])
-    tempfile.tempdir = command["directory"]
+    for _ in range(3):  # no file is open between runs, so that branches share none: these become 0, 1, 2
+        os.open("/dev/null", os.O_RDWR)
+    os.chdir(directory)
+    os.environ.update(TMPDIR=directory, HOME=directory)
+    tempfile.tempdir = directory
+    put_files(files)
     sys.stdout = sys.stderr = stream
-    result = {"is": "result", "outcome": "ok", "value": None, "error": None}
+    result = {"outcome": "ok", "value": None, "error": None}
     with Attempt() as attempt:
-        value = execute(command["code"])
+        value = execute(code)
         if value is not None:
-            result["value"] = short(repr(value), limit)
+            result["value"] = short(repr(value), output_bytes)
     if isinstance(attempt.error, MemoryError):
         result["outcome"] = "memory"
     elif isinstance(attempt.error, OutputLimit):
         result["outcome"] = "output"
     elif attempt.error is not None:
         result["outcome"] = "error"
-        result["error"] = short(describe(attempt.error), limit)
+        result["error"] = short(describe(attempt.error), output_bytes)
     attempt.error = None
-    result["output"] = printed.text()
     sys.stdout = sys.stderr = None
-    os.closerange(3, 4096)
+    kept = take_files(os.fsencode(directory), file_bytes) if result["outcome"] in ("ok", "error") else b""
+    if kept is None:
+        result["outcome"] = "files"
+    _close_all(0, 4096)
     os.chdir("/")
-    return json.dumps(result).encode()
+    return say("result", output=printed.text(), files=kept or b"", **result)
+
+
+_open, _read, _close_all = os.open, os.read, os.closerange  # code may replace those of `os`
+
+
+def put_files(packed):
+    """Write the session's files into the working directory."""
+    parts = wire.unpack(packed)
+    for path, content in zip(parts[::2], parts[1::2]):
+        if content[:1] != b"+":
+            os.mkdir(path, 0o700)
+            continue
+        with open(_open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(memoryview(content)[1:])
+
+
+def take_files(top, limit):
+    """The files in a folder, packed; None if there are too many, too deep, too large or unreadable ones.
+
+    Links, pipes and the like are left out.
+    """
+    parts: list[bytes] = []
+    folders = [(b"", 0)]
+    try:
+        for prefix, depth in folders:
+            for name in os.listdir(os.path.join(top, prefix)):
+                path = os.path.join(prefix, name)
+                mode = os.lstat(os.path.join(top, path)).st_mode
+                if len(parts) >= 2 * MAX_ENTRIES or depth >= MAX_DEPTH:
+                    return None
+                if stat.S_ISDIR(mode):
+                    folders.append((path, depth + 1))
+                    parts += path, b""
+                elif stat.S_ISREG(mode):
+                    content = take_file(os.path.join(top, path), limit)
+                    if content is None:
+                        return None
+                    limit -= len(content) - 1
+                    parts += path, content
+    except OSError:
+        return None
+    return wire.pack(parts)
+
+
+def take_file(path, limit):
+    descriptor = _open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    pieces, size = [b"+"], 0
+    while piece := _read(descriptor, 1 << 20):
+        pieces.append(piece)
+        size += len(piece)
+        if size > limit:
+            return None
+    os.close(descriptor)
+    return b"".join(pieces)
 
 
 def execute(code):
@@ -160,6 +268,21 @@ def short(text, limit):
     return text if len(text) <= limit else text[:limit] + "…"
 
 
+def hand_over(channel, make):
+    """Make a file descriptor and send it, although making it forbids sending: a thread does that, which is not bound."""
+    made: queue.SimpleQueue[int] = queue.SimpleQueue()
+
+    def send():
+        rights = array.array("i", [made.get()]).tobytes()
+        channel.sendmsg([b"ready"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    made.put(make())
+    sender.join()
+    channel.detach()
+
+
 def confine(program):
     """Install the filter; the file descriptor on which the supervisor is asked."""
     buffer = ctypes.create_string_buffer(program, len(program))
@@ -180,7 +303,7 @@ def confine(program):
 
 
 def main():
-    channel = socket.socket(fileno=int(sys.argv[1]))
+    channel = socket.socket(fileno=int(sys.argv[2]))
     with channel.makefile("rb") as lines:
         config = json.loads(lines.readline())
     sys.path.append(config["packages_at"])
@@ -188,6 +311,8 @@ def main():
         importlib.import_module(name)
     for code in config["warm"]:
         exec(code, {})
+    for name in [name for name in sys.modules if name.split(".")[0] == "lapha"]:
+        del sys.modules[name]
     session = types.ModuleType("__main__")
     session.__dict__["__builtins__"] = __builtins__
     sys.modules["__main__"] = session
@@ -197,14 +322,10 @@ def main():
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     gc.collect()
     gc.freeze()
-    listener = confine(bytes.fromhex(config["filter"]))
-    channel.sendmsg([b"ready"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [listener]).tobytes())])
-    null = os.open("/dev/null", os.O_RDWR)
-    for stream in (0, 1, 2):
-        os.dup2(null, stream)
-    channel.detach()
-    os.closerange(3, 4096)
-    serve(config["capacity"])
+    hand_over(channel, lambda: confine(bytes.fromhex(config["filter"])))
+    socket.socketpair = socketpair
+    os.closerange(0, 4096)
+    serve()
 
 
 def seed(value):

@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Callable
 
 from lapha.sandbox.jail.process import Process
-from lapha.sandbox.jail.workspace import Files
 
 
 class Cell:
@@ -20,7 +19,7 @@ class Cell:
     Attributes:
         before: the state that the code ran in; None for the template.
         code: the code.
-        files: the session's files after it; only with a process.
+        files: the session's files after it, as its process has packed them; only with a process.
         process: who holds the state, or None if it must be rebuilt first.
         sessions: how many sessions are in this state.
         pins: how many runs are about to fork it; it is not evicted meanwhile.
@@ -30,7 +29,7 @@ class Cell:
 
     __slots__ = ("before", "code", "files", "pins", "process", "rebuilding", "sessions", "size")
 
-    def __init__(self, before: Cell | None, code: str, files: Files, process: Process | None) -> None:
+    def __init__(self, before: Cell | None, code: str, files: bytes, process: Process | None) -> None:
         self.before = before
         self.code = code
         self.files = files

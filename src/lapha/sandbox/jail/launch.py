@@ -16,9 +16,15 @@ from typing import Any
 
 from lapha.sandbox.jail.workspace import Slot
 
-GUEST_AT = "/lapha/guest.py"
+_CODE_AT = "/lapha/code"
+GUEST_AT = f"{_CODE_AT}/lapha/sandbox/jail/guest.py"
+_GUEST_FILES = ("guest.py", "wire.py")
 PACKAGES_AT = "/lapha/packages"
 SLOTS_AT = "/runs"
+# isolated, and with nothing on its path but the standard library once it has loaded its own two files
+_BOOT = (
+    f"import sys; sys.path.insert(0, {_CODE_AT!r}); from lapha.sandbox.jail import guest; del sys.path[0]; guest.main()"
+)
 _LIBRARY_FOLDERS = ("/lib", "/lib64", "/usr/lib", "/usr/lib64")
 _DEVICES = ("null", "zero", "full", "random", "urandom")
 
@@ -41,7 +47,9 @@ def command(packages: dict[str, str], slots: int, slot_bytes: int, channel: int)
     arguments += ["--tmpfs", "/dev"]
     for device in _DEVICES:
         arguments += ["--dev-bind", f"/dev/{device}", f"/dev/{device}"]
-    arguments += ["--remount-ro", "/dev", "--ro-bind", str(Path(__file__).with_name("guest.py")), GUEST_AT]
+    arguments += ["--remount-ro", "/dev"]
+    for name in _GUEST_FILES:
+        arguments += ["--ro-bind", str(Path(__file__).with_name(name)), str(Path(GUEST_AT).with_name(name))]
     for name, path in packages.items():
         arguments += ["--ro-bind", path, f"{PACKAGES_AT}/{name}"]
     for slot in range(slots):
@@ -51,7 +59,7 @@ def command(packages: dict[str, str], slots: int, slot_bytes: int, channel: int)
     environment |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     for name, value in environment.items():
         arguments += ["--setenv", name, value]
-    return [*arguments, _interpreter(), "-s", "-S", "-B", "-P", GUEST_AT, str(channel)]
+    return [*arguments, _interpreter(), "-s", "-S", "-B", "-P", "-c", _BOOT, GUEST_AT, str(channel)]
 
 
 def _interpreter() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import struct
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +14,8 @@ from lapha.sandbox.jail import notify
 _HUGE = 2 << 20
 _TICKS = os.sysconf("SC_CLK_TCK")
 
-Message = dict[str, Any]
+Message = tuple[str, dict[str, Any]]
+"""Kind and fields."""
 
 
 class Process:
@@ -65,7 +67,7 @@ class Process:
         poll.register(self.pidfd, select.POLLIN)
         return bool(poll.poll(0))
 
-    def large_ranges(self) -> list[tuple[int, int]]:
+    def large_ranges(self) -> bytes:
         """Start and size of its private memory, in whole huge pages."""
         found = []
         with open(f"/proc/{self.pid}/maps") as file:
@@ -74,13 +76,13 @@ class Process:
                 start, end = (int(bound, 16) for bound in span.split("-"))
                 start, end = -(-start // _HUGE) * _HUGE, end // _HUGE * _HUGE
                 if inode == "0" and rights == "rw-p" and end > start and name != ["[stack]"]:
-                    found.append((start, end - start))
-        return found
+                    found.append(struct.pack("=QQ", start, end - start))
+        return b"".join(found)
 
     def open_files(self) -> set[str]:
-        """Its open file descriptors, but for the three standard ones."""
+        """Its open file descriptors."""
         try:
-            return set(os.listdir(f"/proc/{self.pid}/fd")) - {"0", "1", "2"}
+            return set(os.listdir(f"/proc/{self.pid}/fd"))
         except OSError:
             return set()
 

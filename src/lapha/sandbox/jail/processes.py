@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import os
 import select
 import selectors
@@ -14,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple
 
-from lapha.sandbox.jail import notify
+from lapha.sandbox.jail import notify, wire
 from lapha.sandbox.jail.process import Message, Process, cpu_seconds, parent_of, parents
 from lapha.sandbox.jail.seccomp import FORK_FLAGS, HYPERCALL, NR_CLONE
 from lapha.sandbox.jail.timers import Timers
@@ -129,7 +128,7 @@ class Processes:
             if not parent.trusted:
                 began = Began(then, parent.turn, parent.cpu_seconds(), time.monotonic())
                 self._timers.after(FORK_SECONDS, lambda: self._check_fork(parent, began))
-            self._wake(parent, {"do": "fork"})
+            self._wake(parent, wire.encode(wire.TO_GUEST, "fork"))
 
     def _check_fork(self, parent: Process, began: Began) -> None:
         """End a process that does not come back from a fork, or whose child does not show up."""
@@ -149,10 +148,25 @@ class Processes:
         for process in list(self._by_pid.values()):
             self.kill(process)
 
-    def command(self, process: Process, command: Message, then: Callable[[Message | None], None]) -> None:
+    def command(
+        self, process: Process, then: Callable[[Message | None], None], kind: str, **fields: str | int | bytes
+    ) -> None:
         """Give a waiting process work; `then` gets its next message, or None if it dies or writes garbage."""
-        process.then = then
-        self._wake(process, command)
+        message = wire.encode(wire.TO_GUEST, kind, **fields)
+        if process.waits is not None and len(message) > process.waits.arguments[3]:
+
+            def grown(answer: Message | None) -> None:
+                if answer is None:
+                    then(None)
+                else:
+                    process.then = then
+                    self._wake(process, message)
+
+            process.then = grown
+            self._wake(process, wire.encode(wire.TO_GUEST, "grow", size=len(message)))
+        else:
+            process.then = then
+            self._wake(process, message)
 
     def kill(self, process: Process) -> None:
         """End a process now. Whoever waits for it is told; its number stays taken until the kernel says it is gone."""
@@ -255,14 +269,14 @@ class Processes:
         if size > self._max_message:
             return None
         data = notify.read_memory(notification.pid, address, size)
-        try:
-            message = json.loads(data or b"")
-        except (ValueError, RecursionError):
+        if data is None:
             return None
-        return message if isinstance(message, dict) else None
+        try:
+            return wire.decode(wire.FROM_GUEST, data)
+        except wire.Garbled:
+            return None
 
-    def _wake(self, process: Process, command: Message) -> None:
-        data = json.dumps(command).encode()
+    def _wake(self, process: Process, data: bytes) -> None:
         waits, process.waits = process.waits, None
         if waits is None:
             raise RuntimeError("a process that works cannot take a command")

@@ -12,9 +12,13 @@ from lapha.sandbox.jail.history import Cell
 from lapha.sandbox.jail.process import Message, Process
 from lapha.sandbox.jail.processes import Processes
 from lapha.sandbox.jail.timers import Timers
-from lapha.sandbox.jail.workspace import Files, Slot, Slots
+from lapha.sandbox.jail.workspace import Slot, Slots
 
 _LOOK_SECONDS = 0.05
+_CUT = "…"
+
+MAX_PATHS = 4 << 20
+"""Most bytes for the names and sizes of a session's files."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +34,8 @@ class Bounds:
 Result = dict[str, Any]
 """``outcome``, ``output``, ``value``, ``error``, ``seconds``."""
 
-Then = Callable[[Result, Process | None, Files], None]
-"""Gets the result, and if the run is to be kept its process and files."""
+Then = Callable[[Result, Process | None, bytes], None]
+"""Gets the result, and if the run is to be kept its process and its files, as the process has packed them."""
 
 
 class Run:
@@ -73,17 +77,17 @@ class Run:
     def _fork(self, slot: Slot) -> None:
         self._slot = slot
         if self._parent.process is None:  # died while this run waited for a slot
-            self._finish(_result("lost"), None, {}, clear=False)
+            self._finish(_result("lost"), None, b"", clear=False)
             return
         self._processes.fork(self._parent.process, self._start)
 
     def _start(self, process: Process | None) -> None:
         assert self._slot is not None
         if process is None:
-            self._finish(_result("lost"), None, {}, clear=False)
+            self._finish(_result("lost"), None, b"", clear=False)
             return
         self._process = process
-        directory = self._slot.prepare(self._files)
+        directory = self._slot.prepare()
         self._began = time.monotonic()
         bounds = self._bounds
         self._alarms = [
@@ -91,8 +95,9 @@ class Run:
             self._timers.after(bounds.cpu_seconds, self._check_cpu),
             self._timers.after(_LOOK_SECONDS, self._check_files),
         ]
-        command = {"do": "run", "code": self._code, "directory": directory, "output_bytes": bounds.output_bytes}
-        self._processes.command(process, command, self._on_message)
+        limits = {"output_bytes": bounds.output_bytes, "file_bytes": bounds.file_bytes}
+        work: dict[str, Any] = {"code": self._code, "directory": directory, "files": self._files, **limits}
+        self._processes.command(process, self._on_message, "run", **work)
 
     def _check_cpu(self) -> None:
         """One thread cannot use more processor time than time: look again when it may have."""
@@ -128,10 +133,13 @@ class Run:
             self._discard(result)
             return
         assert self._slot is not None
-        files = None if process.open_files() else self._slot.collect(self._bounds.file_bytes)
-        if files is not None:
+        # what it says of its files is for its own successors to believe; nobody here opens one
+        assert message is not None
+        files: bytes = message[1]["files"]
+        kept = not process.open_files() and len(files) <= self._bounds.file_bytes + MAX_PATHS
+        if kept:
             self._slot.clear()
-        if files is None or not self._slot.empty:
+        if not kept or not self._slot.empty:
             self._discard(_result("files", result["output"]) | {"seconds": result["seconds"]})
             return
         self._finish(result, process, files, clear=False)
@@ -139,9 +147,9 @@ class Run:
     def _discard(self, result: Result) -> None:
         if self._process is not None:
             self._processes.kill(self._process)
-        self._finish(result, None, {}, clear=True)
+        self._finish(result, None, b"", clear=True)
 
-    def _finish(self, result: Result, process: Process | None, files: Files, *, clear: bool) -> None:
+    def _finish(self, result: Result, process: Process | None, files: bytes, *, clear: bool) -> None:
         slot, self._slot = self._slot, None
         self._counters[result["outcome"]] += 1
         self._then(result, process, files)
@@ -158,9 +166,16 @@ def _result(outcome: str, output: str = "", value: str | None = None, error: str
 
 def _checked(message: Message, limit: int) -> Result:
     """A message that claims to be a result, as far as it can be believed."""
-    outcome, output = message.get("outcome"), message.get("output")
-    if outcome not in ("ok", "error", "memory", "output") or not isinstance(output, str):
+    kind, fields = message
+    if kind != "result" or fields["outcome"] not in ("ok", "error", "memory", "output", "files"):
         return _result("crashed")
-    texts = [message.get(name) for name in ("value", "error")]
-    value, error = (text[: limit + 1] if isinstance(text, str) else None for text in texts)
-    return _result(outcome, output[:limit], value, error)
+    value, error = (None if fields[name] is None else cut(fields[name], limit) for name in ("value", "error"))
+    return _result(fields["outcome"], cut(fields["output"], limit), value, error)
+
+
+def cut(text: str, limit: int) -> str:
+    """The text, or as much of it as fits into so many bytes with a sign that it is cut."""
+    data = text.encode()
+    if len(data) <= limit + len(_CUT.encode()):
+        return text
+    return data[:limit].decode("utf-8", "ignore") + _CUT

@@ -29,50 +29,55 @@ def _errno(code: int) -> int:
 
 _EPERM, _ENOSYS, _DONE = _errno(errno.EPERM), _errno(errno.ENOSYS), _errno(0)
 
+_CLOCKS = (0, 1, 2, 3, 4, 5, 6, 7, 11)
+
 _ALLOWED = {
-    # memory (mmap is filtered below)
-    9: "mmap", 10: "mprotect", 11: "munmap", 12: "brk", 25: "mremap", 26: "msync", 27: "mincore", 28: "madvise",
+    # memory (mmap and madvise are filtered below)
+    9: "mmap", 10: "mprotect", 11: "munmap", 12: "brk", 25: "mremap", 26: "msync", 28: "madvise",
     # files
     0: "read", 1: "write", 2: "open", 3: "close", 4: "stat", 5: "fstat", 6: "lstat", 8: "lseek", 16: "ioctl",
     17: "pread64", 18: "pwrite64", 19: "readv", 20: "writev", 21: "access", 32: "dup", 33: "dup2", 40: "sendfile",
     72: "fcntl", 74: "fsync", 75: "fdatasync", 76: "truncate", 77: "ftruncate", 78: "getdents", 79: "getcwd",
     80: "chdir", 81: "fchdir", 82: "rename", 83: "mkdir", 84: "rmdir", 86: "link", 87: "unlink", 88: "symlink",
-    89: "readlink", 95: "umask", 137: "statfs", 138: "fstatfs", 217: "getdents64", 221: "fadvise64", 257: "openat",
-    258: "mkdirat", 262: "newfstatat", 263: "unlinkat", 264: "renameat", 265: "linkat", 266: "symlinkat",
-    267: "readlinkat", 269: "faccessat", 285: "fallocate", 292: "dup3", 295: "preadv", 296: "pwritev",
-    316: "renameat2", 326: "copy_file_range", 327: "preadv2", 328: "pwritev2", 332: "statx", 436: "close_range",
-    439: "faccessat2",
-    # pipes, and sockets between the process and itself (socketpair is filtered below)
-    7: "poll", 22: "pipe", 23: "select", 44: "sendto", 45: "recvfrom", 46: "sendmsg", 47: "recvmsg", 48: "shutdown",
-    51: "getsockname", 52: "getpeername", 53: "socketpair", 54: "setsockopt", 55: "getsockopt", 213: "epoll_create",
-    232: "epoll_wait", 233: "epoll_ctl", 270: "pselect6", 271: "ppoll", 275: "splice", 276: "tee", 281: "epoll_pwait",
-    290: "eventfd2", 291: "epoll_create1", 293: "pipe2", 441: "epoll_pwait2",
-    # time and signals to oneself (rt_sigaction is filtered below)
+    89: "readlink", 95: "umask", 217: "getdents64", 257: "openat", 258: "mkdirat", 262: "newfstatat", 263: "unlinkat",
+    264: "renameat", 265: "linkat", 266: "symlinkat", 267: "readlinkat", 269: "faccessat", 285: "fallocate",
+    292: "dup3", 295: "preadv", 296: "pwritev", 316: "renameat2", 326: "copy_file_range", 332: "statx",
+    436: "close_range", 439: "faccessat2",
+    # pipes of a process to itself
+    7: "poll", 22: "pipe", 23: "select", 213: "epoll_create", 232: "epoll_wait", 233: "epoll_ctl", 270: "pselect6",
+    271: "ppoll", 275: "splice", 276: "tee", 281: "epoll_pwait", 290: "eventfd2", 291: "epoll_create1", 293: "pipe2",
+    441: "epoll_pwait2",
+    # time and signals to oneself
     13: "rt_sigaction", 14: "rt_sigprocmask", 15: "rt_sigreturn", 24: "sched_yield", 34: "pause", 35: "nanosleep",
     36: "getitimer", 96: "gettimeofday", 127: "rt_sigpending", 128: "rt_sigtimedwait", 130: "rt_sigsuspend",
     131: "sigaltstack", 201: "time", 228: "clock_gettime", 229: "clock_getres", 230: "clock_nanosleep",
     # who and where am I; waiting and ending
-    39: "getpid", 60: "exit", 61: "wait4", 63: "uname", 97: "getrlimit", 98: "getrusage", 99: "sysinfo", 100: "times",
-    102: "getuid", 104: "getgid", 107: "geteuid", 108: "getegid", 110: "getppid", 111: "getpgrp", 115: "getgroups",
+    39: "getpid", 60: "exit", 63: "uname", 97: "getrlimit", 98: "getrusage", 100: "times", 102: "getuid",
+    104: "getgid", 107: "geteuid", 108: "getegid", 110: "getppid", 111: "getpgrp", 115: "getgroups",
     118: "getresuid", 120: "getresgid", 121: "getpgid", 124: "getsid", 140: "getpriority", 143: "sched_getparam",
     145: "sched_getscheduler", 157: "prctl", 158: "arch_prctl", 186: "gettid", 202: "futex", 204: "sched_getaffinity",
-    218: "set_tid_address", 231: "exit_group", 247: "waitid", 273: "set_robust_list", 274: "get_robust_list",
-    302: "prlimit64", 309: "getcpu", 318: "getrandom", 334: "rseq",
+    218: "set_tid_address", 231: "exit_group", 273: "set_robust_list", 302: "prlimit64", 309: "getcpu",
+    318: "getrandom", 334: "rseq",
 }  # fmt: skip
 
 _REFUSED = {
-    # other processes: signals, tracing, starting, scheduling
+    # other processes: signals, tracing, starting, scheduling, and what the kernel remembers of them
     57: "fork", 58: "vfork", 59: "execve", 62: "kill", 101: "ptrace", 109: "setpgid", 112: "setsid", 129: "rt_sigqueueinfo",
     141: "setpriority", 142: "sched_setparam", 144: "sched_setscheduler", 200: "tkill", 203: "sched_setaffinity",
-    234: "tgkill", 251: "ioprio_set", 297: "rt_tgsigqueueinfo", 310: "process_vm_readv", 311: "process_vm_writev",
-    312: "kcmp", 322: "execveat", 424: "pidfd_send_signal", 434: "pidfd_open", 438: "pidfd_getfd", 440: "process_madvise",
+    234: "tgkill", 251: "ioprio_set", 274: "get_robust_list", 297: "rt_tgsigqueueinfo", 310: "process_vm_readv",
+    311: "process_vm_writev", 312: "kcmp", 322: "execveat", 424: "pidfd_send_signal", 434: "pidfd_open",
+    438: "pidfd_getfd", 440: "process_madvise",
     # timers, which could run code when nobody asked for it
     37: "alarm", 38: "setitimer", 222: "timer_create",
-    # the network
-    41: "socket", 42: "connect", 43: "accept", 49: "bind", 50: "listen", 288: "accept4",
+    # sockets of every kind: they have names, and carry file descriptors
+    41: "socket", 42: "connect", 43: "accept", 44: "sendto", 45: "recvfrom", 46: "sendmsg", 47: "recvmsg",
+    48: "shutdown", 49: "bind", 50: "listen", 51: "getsockname", 52: "getpeername", 53: "socketpair",
+    54: "setsockopt", 55: "getsockopt", 288: "accept4", 299: "recvmmsg", 307: "sendmmsg",
     # memory that others could share, or that no limit counts
     29: "shmget", 30: "shmat", 64: "semget", 68: "msgget", 149: "mlock", 151: "mlockall", 240: "mq_open",
     279: "move_pages", 319: "memfd_create", 323: "userfaultfd", 325: "mlock2", 425: "io_uring_setup", 447: "memfd_secret",
+    # the machine: load, free memory, disks, and what others have made it keep in memory
+    27: "mincore", 99: "sysinfo", 137: "statfs", 138: "fstatfs", 327: "preadv2", 328: "pwritev2",
     # rights, namespaces, the kernel
     73: "flock", 103: "syslog", 105: "setuid", 106: "setgid", 116: "setgroups", 117: "setresuid", 119: "setresgid",
     126: "capset", 133: "mknod", 135: "personality", 155: "pivot_root", 160: "setrlimit", 161: "chroot", 163: "acct",
@@ -84,15 +89,33 @@ _REFUSED = {
 
 _PRETENDED = {
     90: "chmod", 91: "fchmod", 92: "chown", 93: "fchown", 94: "lchown", 132: "utime", 188: "setxattr", 189: "lsetxattr",
-    190: "fsetxattr", 235: "utimes", 260: "fchownat", 261: "futimesat", 268: "fchmodat", 280: "utimensat", 452: "fchmodat2",
+    190: "fsetxattr", 221: "fadvise64", 235: "utimes", 260: "fchownat", 261: "futimesat", 268: "fchmodat",
+    280: "utimensat", 452: "fchmodat2",
 }  # fmt: skip
+
+_CHILDLESS = {61: "wait4", 247: "waitid"}
+"""Answered "no children": a process would else learn when its forks, which are other branches, end."""
 
 # arguments: (system call, argument index, allowed values of its low 32 bits)
 _CHOICES = {
     "ioctl": (1, (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)),  # TCGETS TIOCGWINSZ FIONREAD FIONBIO FIO(N)CLEX
-    "fcntl": (1, (0, 1, 2, 3, 4, 5, 6, 7, 1030)),  # no owner to signal, no leases
-    "socketpair": (0, (1,)),  # AF_UNIX
     "prctl": (0, (15, 16, 0x53564D41)),  # names of the process and of its memory
+    # about oneself: others' numbers would tell of others, or carry what they have stored there
+    "getpgid": (0, (0,)),
+    "getsid": (0, (0,)),
+    "getpriority": (1, (0,)),
+    "sched_getparam": (0, (0,)),
+    "sched_getscheduler": (0, (0,)),
+    "sched_getaffinity": (0, (0,)),
+    "getrusage": (0, (0, 1)),
+    # clocks of this machine and of oneself: negative ones are the processor time of any process
+    "clock_gettime": (0, _CLOCKS),
+    "clock_getres": (0, _CLOCKS),
+    "clock_nanosleep": (0, _CLOCKS),
+    # futexes that are private to the process: others are found by the file that their memory maps, such as the C library
+    "futex": (1, tuple(number | 128 for number in (0, 1, 3, 4, 5, 9, 10, 256, 256 + 9))),
+    # no merging of equal pages, no driving shared pages out of memory
+    "madvise": (2, (0, 1, 2, 3, 4, 8, 14, 15, 16, 17, 25)),
 }
 
 _LD_NR, _LD_ARCH = 0, 4
@@ -131,6 +154,10 @@ def _filtered(name: str, number: int) -> list[bytes]:
     """The rule of a system call whose arguments matter."""
     if name == "mmap":  # no memory that survives a fork as shared, and no huge pages
         return _only_if(number, _load(_arg(3)), _any_bit(0x01 | 0x40000, 0, 1), _return(_EPERM), _return(_ALLOW))
+    if name == "fcntl":  # locks lie on the file, where others would find them; one's own folder needs none
+        locks = [_equal(6, 1, 0), _equal(7, 0, 1), _return(_DONE)]
+        tests = [_equal(value, 6 - place, 0) for place, value in enumerate((0, 1, 2, 3, 4, 1030))]
+        return _only_if(number, _load(_arg(1)), *locks, *tests, _return(_EPERM), _return(_ALLOW))
     if name == "rt_sigaction":  # SIGCHLD stays ignored: nothing may interrupt a waiting process
         return _only_if(number, _load(_arg(0)), _equal(_SIGCHLD, 0, 1), _return(_EPERM), _return(_ALLOW))
     if name == "prlimit64":  # reading one's own limits
@@ -158,9 +185,9 @@ def program() -> bytes:
         *_clone(),
     ]
     for number, name in _ALLOWED.items():
-        special = name in ("mmap", "rt_sigaction", "prlimit64") or name in _CHOICES
+        special = name in ("mmap", "fcntl", "rt_sigaction", "prlimit64") or name in _CHOICES
         rules += _filtered(name, number) if special else _only_if(number, _return(_ALLOW))
-    for numbers, action in ((_REFUSED, _EPERM), (_PRETENDED, _DONE)):
+    for numbers, action in ((_REFUSED, _EPERM), (_PRETENDED, _DONE), (_CHILDLESS, _errno(errno.ECHILD))):
         for number in numbers:
             rules += _only_if(number, _return(action))
     return b"".join([*rules, _return(_ENOSYS)])

@@ -22,9 +22,9 @@ from lapha.sandbox.jail import launch, seccomp
 from lapha.sandbox.jail.history import Cell, Session
 from lapha.sandbox.jail.process import Process
 from lapha.sandbox.jail.processes import Processes
-from lapha.sandbox.jail.runs import Bounds, Result, Run, Then
+from lapha.sandbox.jail.runs import MAX_PATHS, Bounds, Result, Run, Then
 from lapha.sandbox.jail.timers import Timers
-from lapha.sandbox.jail.workspace import Files, Slots
+from lapha.sandbox.jail.workspace import Slots
 
 _HEAD = struct.Struct("=I")
 _RESTARTS = 5
@@ -54,7 +54,7 @@ class Supervisor:
         self._posted: deque[Callable[[], None]] = deque()
         self._bell, self._ring = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._incoming = bytearray()
-        self._root = Cell(None, "", {}, None)
+        self._root = Cell(None, "", b"", None)
         self._restarts = -1
         self._bwrap: subprocess.Popen[bytes] | None = None
 
@@ -69,11 +69,11 @@ class Supervisor:
         config = self._config
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         arguments = launch.command(config["packages"], config["slots"], config["file_bytes"], theirs.fileno())
-        guest = {name: config[name] for name in ("preload", "warm", "seed", "capacity", "int_digits")}
+        guest = {name: config[name] for name in ("preload", "warm", "seed", "int_digits")}
         guest |= {"packages_at": launch.PACKAGES_AT, "filter": seccomp.program().hex()}
         with ours:
             self._bwrap, listener = launch.start(arguments, ours, theirs, guest, config["start_seconds"])
-        args = (listener, self._selector, self._timers, config["max_message"], self._bwrap.pid)
+        args = (listener, self._selector, self._timers, self._max_message(), self._bwrap.pid)
         self._processes = Processes(*args, self._counters)
         template = self._processes.first(config["start_seconds"])
         if template is None:
@@ -83,7 +83,7 @@ class Supervisor:
         self._listener = listener
         self._selector.register(listener, selectors.EVENT_READ, self._processes.on_notifications)
         launch.limit_memory(template.pid, config["memory_bytes"], config["file_bytes"])
-        self._processes.command(template, {"do": "huge", "ranges": template.large_ranges()}, lambda _: None)
+        self._processes.command(template, lambda _: None, "huge", ranges=template.large_ranges())
         slots = [launch.open_slot(template.pid, number) for number in range(config["slots"])]
         self._slots = Slots(slots, self._post)
         self._root.process = template
@@ -92,6 +92,10 @@ class Supervisor:
         waiting, self._root.rebuilding = self._root.rebuilding, []
         for then in waiting:
             then(template)
+
+    def _max_message(self) -> int:
+        """Longest message of a process: output, value and error, and its files."""
+        return 4 * (4 * self._bounds.output_bytes + 1024) + self._bounds.file_bytes + MAX_PATHS
 
     def _on_template_death(self) -> None:
         """Nobody in the jail can do this; the kernel can, when memory runs out. Sessions rebuild their states."""
@@ -139,7 +143,7 @@ class Supervisor:
             self._counters["rebuilt"] += 1
             self._run(cell.before, cell.code, partial(self._rebuilt, cell), self._wide_bounds)
 
-    def _rebuilt(self, cell: Cell, _: Result, process: Process | None, files: Files) -> None:
+    def _rebuilt(self, cell: Cell, _: Result, process: Process | None, files: bytes) -> None:
         waiting, cell.rebuilding = cell.rebuilding, []
         if process is not None:
             cell.files = files
@@ -156,12 +160,12 @@ class Supervisor:
                 cell.pins -= 1
                 self._counters["lost"] += 1
                 lost = {"outcome": "lost", "output": "", "value": None, "error": None, "seconds": 0.0}
-                then(lost, None, {})
+                then(lost, None, b"")
                 return
             args = (self._processes, self._slots, self._timers, bounds, self._counters, cell, code)
             Run(*args, done)
 
-        def done(result: Result, process: Process | None, files: Files) -> None:
+        def done(result: Result, process: Process | None, files: bytes) -> None:
             cell.pins -= 1
             if result["outcome"] == "lost" and again:
                 self._run(cell, code, then, bounds, again=False)
@@ -177,7 +181,7 @@ class Supervisor:
 
         def died() -> None:
             cell.process = None
-            cell.files = {}  # they come back when the code is run again
+            cell.files = b""  # they come back when the code is run again
             self._recent.pop(cell, None)
 
         process.on_death = died
@@ -189,8 +193,7 @@ class Supervisor:
     def _measure(self, cell: Cell) -> None:
         """Measuring takes a millisecond, and many states do not live that long: it can wait a little."""
         if cell.process is not None:
-            files = sum(len(content or b"") for content in cell.files.values())
-            cell.size = cell.process.private_bytes() + files
+            cell.size = cell.process.private_bytes() + len(cell.files)
             self._evict()
 
     def _evict(self) -> None:
@@ -249,7 +252,7 @@ class Supervisor:
         cell = session.cell
         assert cell is not None
 
-        def done(result: Result, process: Process | None, files: Files) -> None:
+        def done(result: Result, process: Process | None, files: bytes) -> None:
             self._reply({"id": request["id"], **result})
             if process is not None:
                 after = Cell(cell, request["code"], files, None)

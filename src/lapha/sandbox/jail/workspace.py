@@ -2,11 +2,11 @@
 
 Each slot is a small file system of its own (so its size is a hard quota), and a run has a slot to itself. In it the
 run gets a folder with a random name in a parent that nobody in the jail can list or write: no other run finds it.
-When the run ends, the supervisor takes the files into its own memory, as part of the snapshot, and empties the slot;
-a run that continues from the snapshot finds copies of them. Files are thus as independent between branches as
-variables are.
+When the run ends, its own process packs its files into the result, with its own rights, and the supervisor empties the
+slot. The supervisor keeps the packed files as bytes that it does not look into, and hands them to the runs that continue
+from there. Files are thus as independent between branches as variables are, and nobody outside opens one.
 
-What lies in a slot is hostile: nothing here follows a link, recurses, or opens anything but regular files.
+What lies in a slot is hostile: emptying it takes single names, relative to open folders, and follows no link.
 """
 
 from __future__ import annotations
@@ -19,19 +19,11 @@ import stat
 import threading
 from collections.abc import Callable
 
-Files = dict[str, bytes | None]
-"""Relative path → content, or None for a folder; parents come before what is in them."""
-
-MAX_ENTRIES = 500
-"""Most files and folders that a session may keep."""
-
 MAX_INODES = 4096
 """Most that a run may make on its way; beyond, it is stopped: they cost kernel memory that no other limit counts."""
 
-_MAX_DEPTH = 20
 _BATCH = 1000
 _OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class Slot:
@@ -45,7 +37,6 @@ class Slot:
     def __init__(self, path: str, folder: int) -> None:
         self.path = path
         self.folder = folder
-        self.name = ""
         os.fchmod(folder, 0o111)
         self._empty = self._used()
 
@@ -63,56 +54,15 @@ class Slot:
         """Whether nothing is left in it, not even a deleted file that a process still holds open."""
         return self._used() == self._empty
 
-    def prepare(self, files: Files) -> str:
-        """Make a run's folder with these files in it; its path inside the jail."""
-        self.name = secrets.token_hex(16)
+    def prepare(self) -> str:
+        """Make a run's folder; its path inside the jail."""
+        name = secrets.token_hex(16)
         os.fchmod(self.folder, 0o300)
         try:
-            os.mkdir(self.name, 0o700, dir_fd=self.folder)
+            os.mkdir(name, 0o700, dir_fd=self.folder)
         finally:
             os.fchmod(self.folder, 0o111)
-        for path, content in files.items():
-            # nobody in the jail knows this folder yet, so that plain paths are safe
-            place = f"{self.name}/{path}"
-            if content is None:
-                os.mkdir(place, 0o700, dir_fd=self.folder)
-                continue
-            descriptor = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=self.folder)
-            with open(descriptor, "wb") as file:
-                file.write(content)
-        return f"{self.path}/{self.name}"
-
-    def collect(self, limit: int) -> Files | None:
-        """The files of the run's folder, or None if there are too many, too deep, too large or unreadable ones.
-
-        Links, pipes and the like are left out. The run's process must be waiting.
-        """
-        files: Files = {}
-        folders = [(self.name, "", 0)]
-        size = entries = 0
-        try:
-            for folder, prefix, depth in folders:
-                descriptor = os.open(folder, _OPEN_FOLDER, dir_fd=self.folder)
-                try:
-                    for name in _names(descriptor, MAX_ENTRIES + 1):
-                        entries += 1
-                        mode = os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_mode
-                        if entries > MAX_ENTRIES or depth >= _MAX_DEPTH or not name.isprintable():
-                            return None
-                        if stat.S_ISDIR(mode):
-                            files[prefix + name] = None
-                            folders.append((f"{folder}/{name}", f"{prefix}{name}/", depth + 1))
-                        elif stat.S_ISREG(mode):
-                            content = _read(descriptor, name, limit - size)
-                            if content is None:
-                                return None
-                            size += len(content)
-                            files[prefix + name] = content
-                finally:
-                    os.close(descriptor)
-        except OSError:
-            return None
-        return files
+        return f"{self.path}/{name}"
 
     def clear(self) -> None:
         """Delete everything in it."""
@@ -121,7 +71,6 @@ class Slot:
             _empty_folder(self.folder)
         finally:
             os.fchmod(self.folder, 0o111)
-        self.name = ""
 
 
 class Slots:
@@ -179,13 +128,6 @@ def _names(folder: int, most: int) -> list[str]:
     """At most so many names in a folder: a hostile one has millions."""
     with os.scandir(folder) as entries:
         return [entry.name for entry in itertools.islice(entries, most)]
-
-
-def _read(folder: int, name: str, limit: int) -> bytes | None:
-    descriptor = os.open(name, _OPEN_FILE, dir_fd=folder)
-    with open(descriptor, "rb") as file:
-        content = file.read(limit + 1)
-    return content if len(content) <= limit else None
 
 
 def _empty_folder(top: int) -> None:
