@@ -96,7 +96,8 @@ def reward_func(queries: list[str], prompts: list[str], labels: list[str], **kwa
         boundaries[1:, 0] = 0
         padded = points[torch.where(boundaries >= 0, (boundaries >= 0).flatten().cumsum(0).view_as(boundaries) - 1, 0)]
         is_goal = torch.tensor([False] + [True] * len(goals))
-        V = chain_potential(padded, boundaries, is_goal, torch.zeros(len(boundaries), dtype=torch.long))[:1]
+        one = torch.zeros(len(boundaries), dtype=torch.long)
+        V = chain_potential(padded, boundaries, is_goal, one, failed_leaves="geometry")[:1]
         step_rewards = chain_rewards(V, boundaries[:1])[0]
         rewards.append(1.0 if correct else float(V[0, -1]))
         scores.append(float(correct))

@@ -32,7 +32,7 @@ def records_of(result: SearchResult, verify: Callable[[str, str], bool]) -> list
             parent=(result.index, int(tree.parent[node])) if node else None,
             hidden=hidden[node],
             terminal=tree.status[node] != Status.OPEN,
-            correct=None if tree.answer[node] is None else verify(result.question, tree.answer[node]),
+            correct=tree.answer[node] is not None and verify(result.question, tree.answer[node]),
             well_formed=bool(tree.well_formed[node]),
         )
         for node in range(len(tree))

@@ -23,6 +23,11 @@ _EXPORTS = {
     "adaptive_process_reward": "lapha.shaping",
     "sibling_advantages": "lapha.shaping",
     "choose_sibling_groups": "lapha.shaping",
+    "shape": "lapha.shaping",
+    "shape_tree": "lapha.shaping",
+    "shape_chains": "lapha.shaping",
+    "shape_rollouts": "lapha.integrations",
+    "ShapingConfig": "lapha.shaping",
     "prune": "lapha.pruning",
 }
 _SUBMODULES = (
@@ -50,13 +55,18 @@ if TYPE_CHECKING:
     from lapha import viz as viz
     from lapha.geometry import PoincareBall as PoincareBall
     from lapha.geometry import PolarPoints as PolarPoints
+    from lapha.integrations import shape_rollouts as shape_rollouts
     from lapha.latent import LatentBank as LatentBank
     from lapha.latent import ValueHead as ValueHead
     from lapha.pruning import prune as prune
+    from lapha.shaping import ShapingConfig as ShapingConfig
     from lapha.shaping import adaptive_process_reward as adaptive_process_reward
     from lapha.shaping import choose_sibling_groups as choose_sibling_groups
-    from lapha.shaping import potential as potential  # type: ignore[no-redef]
+    from lapha.shaping import potential as potential
     from lapha.shaping import process_reward as process_reward
+    from lapha.shaping import shape as shape
+    from lapha.shaping import shape_chains as shape_chains
+    from lapha.shaping import shape_tree as shape_tree
     from lapha.shaping import sibling_advantages as sibling_advantages
     from lapha.tree import SearchTree as SearchTree
 

@@ -346,3 +346,14 @@ def test_imports_without_geoopt():
     assert lapha.PolarPoints is PolarPoints
     with pytest.raises(AttributeError):
         lapha.geometry.no_such_name  # noqa: B018
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_radius_of_half_precision_tangents_is_the_norm_of_their_numbers(dtype):
+    """The tangent's coordinates are rounded once, on their way in; the radius must not be rounded to that dtype again."""
+    generator = torch.Generator().manual_seed(0)
+    tangent = (torch.randn(64, 1536, generator=generator) * 0.03).to(dtype)
+    points = PolarPoints.from_tangent(tangent)
+    exact = tangent.double().norm(dim=1)
+    assert points.radius.dtype == torch.float32
+    assert float(((points.radius.double() - exact) / exact).abs().max()) < 1e-6

@@ -42,7 +42,8 @@ def test_interleaved_trees_equal_each_tree_alone():
     for name, hidden, good in (("a", h1, 4), ("b", h2, 5)):
         rows = [index for index, record in enumerate(records) if record.key[0] == name]
         goal = torch.arange(6) == good
-        value = potential(latent_points(hidden, hidden[0]), goal=goal)
+        failed = (torch.arange(6) >= 3) & ~goal
+        value = potential(latent_points(hidden, hidden[0]), goal=goal, failed=failed)
         reward = process_reward(value, PARENT)
         torch.testing.assert_close(shaped.potential[rows], value)
         torch.testing.assert_close(shaped.reward[rows], reward)

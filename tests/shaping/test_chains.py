@@ -18,7 +18,7 @@ def test_chain_potential_by_hand_keeps_questions_apart():
     boundaries = torch.tensor([[3, 7], [4, -1], [2, 5], [1, 2]])
     correct = torch.tensor([True, False, True, False])
     group = torch.tensor([5, 5, 8, 2])
-    V = chain_potential(line(radii), boundaries, correct, group)
+    V = chain_potential(line(radii), boundaries, correct, group, failed_leaves="geometry")
     expected = torch.tensor([[0.5, 1.0], [0.25, 0.0], [1 / 3, 1.0], [0.0, 0.0]], dtype=torch.float64)
     torch.testing.assert_close(V, expected, rtol=1e-6, atol=1e-7)
 
@@ -27,7 +27,7 @@ def test_chain_potential_is_the_potential_of_the_tree_that_the_chains_form():
     radii = torch.rand(4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     boundaries = torch.tensor([[1, 2, 3]] * 4)
     correct = torch.tensor([False, True, False, True])
-    V = chain_potential(line(radii), boundaries, correct, torch.zeros(4, dtype=torch.int64))
+    V = chain_potential(line(radii), boundaries, correct, torch.zeros(4, dtype=torch.int64), failed_leaves="geometry")
     parent = torch.tensor([-1, 0, 1, 2, 0, 4, 5, 0, 7, 8, 0, 10, 11])
     goal = torch.zeros(13, dtype=torch.bool)
     goal[[6, 12]] = True

@@ -94,6 +94,17 @@ def test_group_choice_by_hand():
     assert [(g.parent, g.members.tolist()) for g in only] == [(1, [7, 6, 4])]
 
 
+def test_one_member_with_potential_is_enough_for_a_group():
+    """Failed leaves have V = 0: a group that holds some is what the policy learns most from."""
+    r, parent = torch.tensor([0.0, 0.5, -0.25, -0.25]), star(3)
+    groups = choose_sibling_groups(r, torch.tensor([0.0, 0.75, 0.0, 0.0]), parent, breadth=3)
+    assert [group.members.tolist() for group in groups] == [[2, 3, 1]]
+    assert choose_sibling_groups(r, torch.tensor([0.0, 1e-9, 0.0, 0.0]), parent, breadth=3) == []
+    assert (
+        choose_sibling_groups(r, torch.tensor([0.9, 0.0, 0.0, 0.0]), parent, breadth=3) == []
+    )  # the parent is no member
+
+
 @GROUPS
 @given(
     rewards=st.lists(st.floats(0, 1, width=32), min_size=2, max_size=9),

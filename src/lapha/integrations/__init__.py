@@ -1,10 +1,10 @@
 """Adapters that carry lapha's shaping into other people's trainers.
 
-`lapha.integrations.shaped` and `lapha.integrations.records` are free of any trainer; `lapha.integrations.trl` needs ``lapha[train]``.
+`lapha.integrations.records` is free of any trainer; `lapha.integrations.trl` needs ``lapha[train]``.
 """
 
 from lapha.integrations.records import RolloutRecord, ShapedRollouts, shape_rollouts
-from lapha.integrations.shaped import ShapedTree, ShapingConfig, TreeRow, rows_of_group, shape_tree
+from lapha.shaping import ShapedTree, ShapingConfig, TreeRow, rows_of_group, shape_tree
 
 __all__ = [
     "RolloutRecord",

@@ -1,14 +1,34 @@
-"""Rewards from latents: potential, process rewards, sibling groups, and the same for plain chains."""
+"""Rewards from latents: one pipeline (`shape`), its adapters for trees and chains, and its parts.
+
+`lapha.integrations.shape_rollouts` is the adapter for flat records of one's own rollouts.
+"""
 
 from lapha.shaping._potential import potential, success_rate
-from lapha.shaping.chains import chain_advantages, chain_potential, chain_rewards, steps_to_tokens
+from lapha.shaping.chains import (
+    ShapedChains,
+    chain_advantages,
+    chain_potential,
+    chain_rewards,
+    shape_chains,
+    steps_to_tokens,
+)
+from lapha.shaping.config import ShapingConfig
 from lapha.shaping.groups import SiblingGroup, choose_sibling_groups, sibling_advantages
+from lapha.shaping.pipeline import Shaped, shape
+from lapha.shaping.potentials import TreeStates
 from lapha.shaping.rewards import AdaptiveWeights, adaptive_process_reward, adaptive_weights, process_reward
+from lapha.shaping.trees import ShapedTree, TreeRow, rows_of_group, shape_tree
 from lapha.shaping.verdicts import Verdicts, Verifier, leaf_accuracy, mark_correct
 
 __all__ = [
     "AdaptiveWeights",
+    "Shaped",
+    "ShapedChains",
+    "ShapedTree",
+    "ShapingConfig",
     "SiblingGroup",
+    "TreeRow",
+    "TreeStates",
     "Verdicts",
     "Verifier",
     "adaptive_process_reward",
@@ -21,6 +41,10 @@ __all__ = [
     "mark_correct",
     "potential",
     "process_reward",
+    "rows_of_group",
+    "shape",
+    "shape_chains",
+    "shape_tree",
     "sibling_advantages",
     "steps_to_tokens",
     "success_rate",

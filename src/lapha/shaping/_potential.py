@@ -13,7 +13,12 @@ from lapha.shaping.segments import subtree_sum
 
 
 def potential(
-    points: PolarPoints, goal: Tensor | PolarPoints, eps: float = 1e-8, *, require_goal: bool = False
+    points: PolarPoints,
+    goal: Tensor | PolarPoints,
+    eps: float = 1e-8,
+    *,
+    failed: Tensor | None = None,
+    require_goal: bool = False,
 ) -> Tensor:
     """Potential V(s) = d_root / (d_root + d_goal + eps) of latents of one tree, whose root is the origin.
 
@@ -25,23 +30,34 @@ def potential(
         points: (N,) root-centred latents.
         goal: which of `points` are goals, (N,) bool: the correct terminal leaves; or (G,) other latents.
         eps: keeps the ratio finite where both distances vanish, > 0.
+        failed: (N,) bool, leaves that ended without a correct answer: V is 0 there, whatever the distances say.
+            None leaves every state to the geometry, which is the paper's form.
         require_goal: raise where there is no goal, rather than return zeros.
 
     Returns:
         (N,) in [0, 1], in the dtype of the radii; zeros where there is no goal: such a tree carries no signal.
 
     Raises:
-        ValueError: wrong types or shapes, NaN or Inf latents, eps <= 0, no goal though `require_goal`.
+        ValueError: wrong types or shapes, NaN or Inf latents, a negative radius, eps <= 0, a goal that failed, no goal
+            though `require_goal`.
 
     Source: Latent Poincaré shaping, arXiv 2602.09375, potential of a state.
     """
     check_points(points, "points")
     check(eps > 0, "eps", "a number > 0", eps)
     targets = _goal_points(points, goal)
-    if len(targets) == 0:
-        check(not require_goal, "goal", "at least one goal", "none")
-        return torch.zeros_like(points.radius)
-    if len(points) == 0:
+    if failed is not None:
+        check_mask(failed, "failed", len(points))
+        both = not isinstance(goal, PolarPoints) and bool((goal & failed.to(goal.device)).any())
+        check(not both, "failed", "leaves that are no goal", "a goal")
+    check(len(targets) > 0 or not require_goal, "goal", "at least one goal", "none")
+    V = potential_core(points, targets, eps)
+    return V if failed is None else V.masked_fill(failed.to(V.device), 0.0)
+
+
+def potential_core(points: PolarPoints, targets: PolarPoints, eps: float) -> Tensor:
+    """`potential` towards (G,) goals without checks; zeros where there are none."""
+    if len(targets) == 0 or len(points) == 0:
         return torch.zeros_like(points.radius)
     with torch.no_grad():
         _, index = kernels.nearest(points.detach(), targets.detach())
@@ -61,13 +77,23 @@ def _goal_points(points: PolarPoints, goal: Tensor | PolarPoints) -> PolarPoints
 
 
 def check_points(points: PolarPoints, name: str) -> None:
-    """`points` must be (N,) polar latents with finite numbers."""
+    """`points` must be (N,) polar latents with finite numbers and radii ≥ 0."""
     check(isinstance(points, PolarPoints), name, "PolarPoints", type(points).__name__)
     check(len(points.shape) == 1, name, "batch shape (N,)", f"shape {tuple(points.shape)}")
+    check_latents(points, name)
+
+
+def check_latents(points: PolarPoints, name: str) -> None:
+    """Latents of any batch shape must be finite, with radii ≥ 0; the first bad one is named by its flat index."""
     finite = torch.isfinite(points.radius) & torch.isfinite(points.direction).all(-1)
-    if not bool(finite.all()):
-        first = int((~finite).nonzero()[0, 0])
+    good = finite & (points.radius >= 0)
+    if bool(good.all()):
+        return
+    first = int((~good.flatten()).nonzero()[0, 0])
+    if not bool(finite.flatten()[first]):
         raise ValueError(f"{name}: expected finite latents, got NaN or Inf, the first at index {first}")
+    radius = float(points.radius.flatten()[first])
+    raise ValueError(f"{name}: expected radii >= 0, got {radius}, the first at index {first}")
 
 
 def check_mask(mask: Tensor, name: str, size: int) -> None:
@@ -95,6 +121,17 @@ def success_rate(parent: Tensor, terminal: Tensor, correct: Tensor) -> Tensor:
     check_mask(terminal, "terminal", len(terminal))
     check_mask(correct, "correct", len(terminal))
     check_parent(parent, len(terminal))
-    check(not bool((correct & ~terminal).any()), "correct", "terminal nodes only", "a node that is not terminal")
-    counts = subtree_sum(torch.stack([correct, terminal], 1).to(torch.float64), parent)
-    return (counts[:, 0] / counts[:, 1]).to(torch.float32)  # 0/0 is the documented NaN
+    check_leaves(correct, terminal, "correct")
+    return mean_below(correct.to(torch.float64), terminal, parent).to(torch.float32)
+
+
+def check_leaves(mask: Tensor, terminal: Tensor, name: str) -> None:
+    """What `mask` marks must be terminal."""
+    check(not bool((mask & ~terminal).any()), name, "terminal nodes only", "a node that is not terminal")
+
+
+def mean_below(score: Tensor, counted: Tensor, parent: Tensor) -> Tensor:
+    """(N,) float64 mean of (N,) scores over the `counted` nodes of each subtree; NaN where there are none. Unchecked."""
+    values = torch.where(counted, score.to(torch.float64), 0.0)
+    sums = subtree_sum(torch.stack([values, counted.to(torch.float64)], 1), parent)
+    return sums[:, 0] / sums[:, 1]  # 0/0 is the documented NaN

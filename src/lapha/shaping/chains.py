@@ -6,6 +6,7 @@ question's own root (the prompt's h), as `lapha.latent.latent_points` does.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -13,15 +14,24 @@ from torch import Tensor
 
 from lapha._checks import check, check_choice, check_float_tensor
 from lapha.geometry import PolarPoints
-from lapha.shaping._potential import check_mask, potential
-from lapha.shaping.groups import MIN_RANGE
+from lapha.shaping._potential import check_latents, check_mask
+from lapha.shaping.config import FailedLeaves, ShapingConfig
+from lapha.shaping.groups import ADVANTAGE_EPS, MIN_RANGE
+from lapha.shaping.pipeline import shape
 from lapha.shaping.segments import segment_moments
 
 NO_STEP = -1
 
 
 def chain_potential(
-    points: PolarPoints, boundaries: Tensor, correct: Tensor, group: Tensor, eps: float = 1e-8
+    points: PolarPoints,
+    boundaries: Tensor,
+    correct: Tensor,
+    group: Tensor,
+    *,
+    unknown: Tensor | None = None,
+    config: ShapingConfig | None = None,
+    failed_leaves: FailedLeaves | None = None,
 ) -> Tensor:
     """Potential V of every step's end, with the correct chains' last steps of the same question as goals.
 
@@ -30,26 +40,117 @@ def chain_potential(
         boundaries: (B, K) integers: position of each step's last token, increasing, then −1 as padding.
         correct: (B,) bool, whether the chain's answer is correct.
         group: (B,) integers, which question a chain belongs to.
-        eps: as for `potential`.
+        unknown: (B,) bool, chains that could not be graded: neither goals nor failures. Default: none.
+        config: default `ShapingConfig()`.
+        failed_leaves: overrides what `config` says: ``"zero"`` makes V 0 at the end of a chain that is not correct.
 
     Returns:
         (B, K) in [0, 1]; zeros in padding and where a question has no correct chain.
 
     Raises:
-        ValueError: wrong types or shapes, or a correct chain without steps.
+        ValueError: wrong types or shapes, latents that are not finite, or a correct chain without steps.
+    """
+    config = _with_failed(config, failed_leaves)
+    tree, place = chains_as_trees(points, boundaries, correct, group, unknown)
+    return _scatter(shape(*tree, config=config).potential, place)
+
+
+def _with_failed(config: ShapingConfig | None, failed_leaves: FailedLeaves | None) -> ShapingConfig:
+    config = ShapingConfig() if config is None else config
+    return config if failed_leaves is None else config.replace(failed_leaves=failed_leaves)
+
+
+def chains_as_trees(
+    points: PolarPoints, boundaries: Tensor, correct: Tensor, group: Tensor, unknown: Tensor | None = None
+) -> tuple[tuple[PolarPoints, Tensor, Tensor, Tensor, Tensor], Tensor]:
+    """The arguments of `shape` for chains: one tree a question, whose root (the prompt) branches into its chains.
+
+    Returns:
+        (points, parent, terminal, correct, unknown) of N states, the roots first; and (B, K) int64, which of them each
+        step is, −1 in padding.
     """
     batch, steps = _check_boundaries(boundaries)
+    check(isinstance(points, PolarPoints), "points", "PolarPoints", type(points).__name__)
     check(tuple(points.shape) == (batch, steps), "points", f"shape ({batch}, {steps})", tuple(points.shape))
     check_mask(correct, "correct", batch)
+    unknown = torch.zeros_like(correct) if unknown is None else unknown
+    check_mask(unknown, "unknown", batch)
     _check_group(group, batch)
+    device = points.device
+    boundaries, correct, unknown = boundaries.to(device), correct.to(device), unknown.to(device)
     real = boundaries != NO_STEP
-    last = real & (real.cumsum(1) == real.sum(1, keepdim=True))
     check(bool((real.any(1) | ~correct).all()), "correct", "chains that have at least one step", "one without")
-    V = torch.zeros_like(points.radius)
-    for question in group.unique().tolist():
-        chosen = real & (group == question)[:, None]
-        V[chosen] = potential(points[chosen], (last & correct[:, None])[chosen], eps)
-    return V
+    check_latents(points[real], "points")
+    _, question = torch.unique(group.to(device), return_inverse=True)
+    questions = int(question.max()) + 1 if batch else 0
+    place = torch.full((batch, steps), -1, device=device)
+    place[real] = questions + torch.arange(int(real.sum()), device=device)
+    before = torch.cat([question[:, None], place[:, :-1]], 1)
+    last = real & (real.cumsum(1) == real.sum(1, keepdim=True))
+    roots = PolarPoints.origin((questions,), points.dim, points.curvature, points.dtype, device)
+    none = torch.zeros(questions, dtype=torch.bool, device=device)
+    states = PolarPoints.cat([roots, points[real]])
+    parent = torch.cat([torch.full((questions,), -1, device=device), before[real]])
+    marks = (torch.cat([none, (last & mask[:, None])[real]]) for mask in (torch.ones_like(correct), correct, unknown))
+    terminal, is_goal, not_graded = marks
+    return (states, parent, terminal, is_goal, not_graded), place
+
+
+def _scatter(values: Tensor, place: Tensor) -> Tensor:
+    """(B, K) numbers of the steps from (N,) numbers of the states; 0 in padding."""
+    if not len(values):
+        return values.new_zeros(place.shape)
+    return torch.where(place >= 0, values[place.clamp_min(0)], 0.0)
+
+
+@dataclass(frozen=True, eq=False)
+class ShapedChains:
+    """Numbers for B chains of K steps and T tokens, in the dtype of the latents' radii.
+
+    Attributes:
+        potential: (B, K) V in [0, 1]; 0 in padding and for questions without signal.
+        reward: (B, K) process reward of each step; 0 in padding, NaN for questions without signal.
+        advantage: (B, T) per-token advantages (see `chain_advantages`); 0 without signal.
+    """
+
+    potential: Tensor
+    reward: Tensor
+    advantage: Tensor
+
+
+def shape_chains(
+    points: PolarPoints,
+    boundaries: Tensor,
+    correct: Tensor,
+    group: Tensor,
+    length: int,
+    *,
+    unknown: Tensor | None = None,
+    config: ShapingConfig | None = None,
+    credit: Literal["to_go", "step"] = "to_go",
+    baseline: Literal["group", "leave_one_out"] = "group",
+    normalize: bool = True,
+) -> ShapedChains:
+    """Potentials, process rewards and per-token advantages of plain chains in one call.
+
+    Args:
+        points, boundaries, correct, group, unknown: as for `chain_potential`.
+        length: T, tokens of the padded completions.
+        config: default `ShapingConfig()`; its reward must be ``"strict"``.
+        credit, baseline, normalize: as for `chain_advantages`.
+
+    Raises:
+        ValueError: wrong types, shapes or ranges.
+    """
+    config = ShapingConfig() if config is None else config
+    check(config.reward == "strict", "config.reward", "'strict' for chains", repr(config.reward))
+    tree, place = chains_as_trees(points, boundaries, correct, group, unknown)
+    shaped = shape(*tree, config=config)
+    V = _scatter(shaped.potential, place)
+    advantage = chain_advantages(
+        V, boundaries, length, group, gamma=config.gamma, credit=credit, baseline=baseline, normalize=normalize
+    )
+    return ShapedChains(V, _scatter(shaped.reward, place), advantage)
 
 
 def chain_rewards(V: Tensor, boundaries: Tensor, gamma: float = 1.0) -> Tensor:
@@ -109,7 +210,7 @@ def chain_advantages(
     credit: Literal["to_go", "step"] = "to_go",
     baseline: Literal["group", "leave_one_out"] = "group",
     normalize: bool = True,
-    eps: float = 1e-4,
+    eps: float = ADVANTAGE_EPS,
 ) -> Tensor:
     """Per-token advantages of plain chains from the potential at their steps' ends.
 
@@ -174,7 +275,7 @@ def chain_advantages(
 
 def _baseline(returns: Tensor, group: Tensor, kind: str) -> tuple[Tensor, Tensor]:
     """(B,) mean return of the question's chains (or of its others); (B,) their standard deviation, 0 if degenerate."""
-    _, question = group.unique(return_inverse=True)
+    _, question = torch.unique(group, return_inverse=True)
     moments = segment_moments(returns, question, len(returns))
     size, mean = moments.size[question], moments.mean[question]
     degenerate = moments.maximum[question] - moments.minimum[question] <= MIN_RANGE

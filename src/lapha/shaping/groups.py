@@ -12,6 +12,7 @@ from lapha.shaping.segments import segment_moments
 
 MIN_RANGE = 1e-12  # of the rewards in a group, below which it teaches nothing
 MIN_POTENTIAL = 1e-8
+ADVANTAGE_EPS = 1e-4  # added to the standard deviation of a group
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,7 @@ class SiblingGroup:
     members: Tensor
 
 
-def sibling_advantages(r: Tensor, parent: Tensor, eps: float = 1e-4) -> Tensor:
+def sibling_advantages(r: Tensor, parent: Tensor, eps: float = ADVANTAGE_EPS) -> Tensor:
     """Advantage of each node among its siblings: (r − mean) / (population standard deviation + eps).
 
     Args:
@@ -94,11 +95,16 @@ def choose_sibling_groups(
     check_parent(parent, len(r))
     check(breadth >= 2, "breadth", "an integer >= 2", breadth)
     check(max_groups >= 1, "max_groups", "an integer >= 1", max_groups)
+    return choose_core(r, V, parent, breadth, max_groups)
+
+
+def choose_core(r: Tensor, V: Tensor, parent: Tensor, breadth: int, max_groups: int) -> list[SiblingGroup]:
+    """`choose_sibling_groups` without checks."""
     scored = ((parent >= 0) & ~torch.isnan(r)).nonzero()[:, 0].cpu()
     owner = parent.cpu()[scored].to(torch.int64)
     candidates: list[tuple[float, SiblingGroup]] = []
     reward, potential = r.detach().cpu().to(torch.float64), V.detach().cpu()
-    for node in owner.unique().tolist():
+    for node in torch.unique(owner).tolist():
         members = scored[owner == node]
         if len(members) < breadth or not bool((potential[members] > MIN_POTENTIAL).any()):
             continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -28,13 +29,19 @@ def process_reward(V: Tensor, parent: Tensor, gamma: float = 1.0) -> Tensor:
         (N,) in the dtype of V; 0 at roots.
 
     Raises:
-        ValueError: wrong types, shapes or ranges.
+        ValueError: wrong types, shapes or ranges, or Inf in V.
 
     Source: potential-based shaping, Ng, Harada and Russell 1999; arXiv 2602.09375, process reward.
     """
     check_float_tensor(V, "V", dim=1)
+    check(not bool(torch.isinf(V).any()), "V", "no infinite numbers", "Inf")
     check_parent(parent, len(V))
     check(0 <= gamma <= 1, "gamma", "a number in [0, 1]", gamma)
+    return process_core(V, parent, gamma)
+
+
+def process_core(V: Tensor, parent: Tensor, gamma: float) -> Tensor:
+    """`process_reward` without checks."""
     edge = parent >= 0
     before = V[parent.clamp_min(0).to(torch.int64)]
     return torch.where(edge, gamma * V - before, torch.zeros_like(V))
@@ -71,11 +78,30 @@ def adaptive_weights(
     """
     check_float_tensor(delta, "delta", dim=1)
     check_finite(delta, "delta")
-    check_parent(parent, len(delta))
+    _check_adaptive(len(delta), parent, well_formed, terminal, correct, alpha_v, alpha_f)
+    return _weights_core(delta, parent, well_formed, terminal, correct, alpha_v, alpha_f)
+
+
+def _check_adaptive(
+    size: int, parent: Tensor, well_formed: Tensor, terminal: Tensor, correct: Tensor, alpha_v: float, alpha_f: float
+) -> None:
+    check_parent(parent, size)
     for name, mask in (("well_formed", well_formed), ("terminal", terminal), ("correct", correct)):
-        check_mask(mask, name, len(delta))
+        check_mask(mask, name, size)
     for name, alpha in (("alpha_v", alpha_v), ("alpha_f", alpha_f)):
-        check(alpha >= 0, name, "a number >= 0", alpha)
+        check(0 <= alpha < math.inf, name, "a finite number >= 0", alpha)
+
+
+def _weights_core(
+    delta: Tensor,
+    parent: Tensor,
+    well_formed: Tensor,
+    terminal: Tensor,
+    correct: Tensor,
+    alpha_v: float,
+    alpha_f: float,
+) -> AdaptiveWeights:
+    """`adaptive_weights` without checks."""
     edge = parent >= 0
     edges = max(int(edge.sum()), 1)
     raw_format = (1.0 - int((well_formed & edge).sum()) / edges) ** alpha_f
@@ -122,9 +148,24 @@ def adaptive_process_reward(
     """
     check_float_tensor(V, "V", dim=1)
     check_finite(V, "V")
-    delta = process_reward(V, parent, gamma)
-    weights = adaptive_weights(
-        delta, parent, well_formed, terminal, correct, alpha_v=alpha_v, alpha_f=alpha_f
-    )  # fmt: skip
+    check(0 <= gamma <= 1, "gamma", "a number in [0, 1]", gamma)
+    _check_adaptive(len(V), parent, well_formed, terminal, correct, alpha_v, alpha_f)
+    return adaptive_core(V, parent, well_formed, terminal, correct, gamma=gamma, alpha_v=alpha_v, alpha_f=alpha_f)
+
+
+def adaptive_core(
+    V: Tensor,
+    parent: Tensor,
+    well_formed: Tensor,
+    terminal: Tensor,
+    correct: Tensor,
+    *,
+    gamma: float,
+    alpha_v: float = 1.0,
+    alpha_f: float = 1.0,
+) -> Tensor:
+    """`adaptive_process_reward` without checks."""
+    delta = process_core(V, parent, gamma)
+    weights = _weights_core(delta, parent, well_formed, terminal, correct, alpha_v, alpha_f)
     reward = (weights.value * delta.clamp_min(0) + weights.format * well_formed.to(V.dtype)).clamp(0, 1)
     return torch.where(parent >= 0, reward, torch.zeros_like(reward))

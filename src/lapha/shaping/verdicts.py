@@ -10,6 +10,7 @@ from torch import Tensor
 from lapha._checks import check, check_parent
 from lapha.shaping._potential import check_mask
 from lapha.tree import SearchTree
+from lapha.types import Status
 
 
 @runtime_checkable
@@ -23,11 +24,20 @@ class Verifier(Protocol):
 
 
 class Verdicts(NamedTuple):
-    """Which nodes are correct leaves, (N,) bool; how many leaves could not be graded; and which, (N,) bool."""
+    """What the verifier says of a tree's N nodes.
+
+    Attributes:
+        correct: (N,) bool, correct leaves.
+        ungraded: how many leaves could not be graded.
+        unknown: (N,) bool, which.
+        score: (N,) float32 verdicts in [0, 1]: of the leaves that answer, and 0 for those that ended otherwise; NaN at
+            open nodes and where a leaf could not be graded.
+    """
 
     correct: Tensor
     ungraded: int
     unknown: Tensor
+    score: Tensor
 
 
 def mark_correct(tree: SearchTree, verifier: Verifier, correct_at: float = 0.5) -> Verdicts:
@@ -45,6 +55,8 @@ def mark_correct(tree: SearchTree, verifier: Verifier, correct_at: float = 0.5) 
     verdicts: dict[str, float | None] = {}
     correct = torch.zeros(len(tree), dtype=torch.bool)
     unknown = torch.zeros(len(tree), dtype=torch.bool)
+    ended = torch.from_numpy(tree.status != Status.OPEN)
+    score = torch.where(ended, 0.0, torch.nan)
     for node, answer in enumerate(tree.answer):
         if answer is None:
             continue
@@ -56,9 +68,11 @@ def mark_correct(tree: SearchTree, verifier: Verifier, correct_at: float = 0.5) 
         graded = verdicts[answer]
         if graded is None:
             unknown[node] = True
+            score[node] = torch.nan
         else:
             correct[node] = float(graded) >= correct_at
-    return Verdicts(correct, int(unknown.sum()), unknown)
+            score[node] = float(graded)
+    return Verdicts(correct, int(unknown.sum()), unknown, score)
 
 
 def leaf_accuracy(parent: Tensor, terminal: Tensor, correct: Tensor) -> float:

@@ -48,7 +48,9 @@ class LaPhaConfig(GRPOConfig):
     num_positive: int = field(default=1, metadata={"help": "Stop a tree after so many correct leaves; 0 never."})
     tree_concurrency: int = field(default=64, metadata={"help": "Trees in flight at once on one process."})
 
-    process_reward: str = field(default="adaptive", metadata={"help": "'strict' or 'adaptive' (formatting bonus)."})
+    process_reward: str = field(
+        default="strict", metadata={"help": "'strict' or 'adaptive' (formatting bonus; paper)."}
+    )
     gamma: float = field(default=1.0, metadata={"help": "Discount of the potential in the process reward."})
     max_groups: int = field(default=2, metadata={"help": "Sibling groups taken from one tree."})
     easy_accuracy: float = field(
