@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from trl import GRPOConfig
 
 from lapha._checks import check, check_choice
-from lapha.integrations.shaped import ShapingConfig
 from lapha.search import SearchConfig
+from lapha.shaping.config import FailedLeaves, RewardName, ShapingConfig, ValueTarget
 from lapha.types import SamplingParams
 
 
@@ -48,7 +48,7 @@ class LaPhaConfig(GRPOConfig):
     num_positive: int = field(default=1, metadata={"help": "Stop a tree after so many correct leaves; 0 never."})
     tree_concurrency: int = field(default=64, metadata={"help": "Trees in flight at once on one process."})
 
-    process_reward: str = field(
+    process_reward: RewardName = field(
         default="strict", metadata={"help": "'strict' or 'adaptive' (formatting bonus; paper)."}
     )
     gamma: float = field(default=1.0, metadata={"help": "Discount of the potential in the process reward."})
@@ -56,12 +56,12 @@ class LaPhaConfig(GRPOConfig):
     easy_accuracy: float = field(
         default=0.8, metadata={"help": "Trees with at least this leaf accuracy feed the value loss alone; 1: none do."}
     )
-    failed_leaves: str = field(
+    failed_leaves: FailedLeaves = field(
         default="zero", metadata={"help": "Potential of leaves without a correct answer: 'zero' or 'geometry' (paper)."}
     )
 
     value_weight: float = field(default=1.0, metadata={"help": "Weight of the value loss; 0 turns it off."})
-    value_target: str = field(
+    value_target: ValueTarget = field(
         default="potential", metadata={"help": "What the value head learns: 'potential', 'success_rate' or 'mixed'."}
     )
     value_states: str = field(
