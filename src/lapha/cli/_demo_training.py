@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from lapha.latent import ValueHead
 
@@ -37,6 +37,7 @@ def train(
 
     from lapha.agent import ChatEnvironment
     from lapha.integrations.trl import LaPhaConfig, LaPhaTrainer, TreeRollout
+    from lapha.shaping.config import ValueTarget
     from lapha.tiny import BREADTH, DEPTH_LIMIT, MAX_EXPANDS, SEARCH, problems
     from lapha.tiny.problems import TinyVerifier
 
@@ -60,7 +61,7 @@ def train(
         num_positive=4,
         easy_accuracy=1.0,
         process_reward="strict",
-        value_target=value_head.value_target,
+        value_target=cast(ValueTarget, value_head.value_target),
         beta=0.0,
         bf16=False,
         use_cpu=model.device.type == "cpu",
