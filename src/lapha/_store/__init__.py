@@ -13,6 +13,7 @@ from lapha._store.documents import read_document, write_document
 from lapha._store.files import (
     FileProblem,
     check_writable,
+    leftovers,
     named,
     remove_leftovers,
     replace_file,
@@ -21,7 +22,7 @@ from lapha._store.files import (
 )
 from lapha._store.lines import LineFile, Lines, read_lines
 from lapha._store.locks import FolderLock
-from lapha._store.tensors import Column, open_tensors, read_tensors, write_tensors
+from lapha._store.tensors import Column, checksum_of, open_tensors, read_tensors, staged_tensors, write_tensors
 
 __all__ = [
     "Column",
@@ -30,6 +31,8 @@ __all__ = [
     "LineFile",
     "Lines",
     "check_writable",
+    "checksum_of",
+    "leftovers",
     "named",
     "open_tensors",
     "read_document",
@@ -38,6 +41,7 @@ __all__ = [
     "remove_leftovers",
     "replace_file",
     "replacing",
+    "staged_tensors",
     "sync_folder",
     "write_document",
     "write_tensors",

@@ -8,7 +8,7 @@ import hashlib
 import os
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -46,10 +46,8 @@ def check_writable(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def replacing(path: Path, *, sweep: bool = True) -> Iterator[BinaryIO]:
-    """A file to write to; it takes the place of `path` when the block ends well, and is removed when it does not.
-
-    Readers see the old file or the new one, after a kill or a power cut too.
+def staging(path: Path, *, sweep: bool = True) -> Iterator[tuple[BinaryIO, Callable[[], None]]]:
+    """A file to write to, and what makes it take the place of `path`, durably; without that call it is removed.
 
     Args:
         path: where the file is to be.
@@ -66,13 +64,33 @@ def replacing(path: Path, *, sweep: bool = True) -> Iterator[BinaryIO]:
         temporary, handle = _create(path)
         try:
             with os.fdopen(handle, "w+b") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-                os.replace(temporary, path)
+
+                def commit() -> None:
+                    with named(path):
+                        sync_file(file)
+                        os.replace(temporary, path)
+                        sync_folder(path.parent)
+
+                yield file, commit
         finally:
             temporary.unlink(missing_ok=True)
-        sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def replacing(path: Path, *, sweep: bool = True) -> Iterator[BinaryIO]:
+    """A file to write to; it takes the place of `path` when the block ends well, and is removed when it does not.
+
+    Readers see the old file or the new one, after a kill or a power cut too. Arguments and errors as for `staging`.
+    """
+    with staging(path, sweep=sweep) as (file, commit):
+        yield file
+        commit()
+
+
+def sync_file(file: BinaryIO) -> None:
+    """Make what was written to `file` survive a power failure."""
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def replace_file(path: Path, content: bytes, *, sweep: bool = True) -> None:
@@ -91,22 +109,27 @@ def sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
-def remove_leftovers(folder: Path, name: str | None = None) -> int:
-    """Remove the temporary files of writers that were killed; how many there were.
-
-    A writer that lives holds a lock on its temporary file, and keeps it.
+def leftovers(folder: Path, name: str | None = None) -> list[Path]:
+    """Temporary files that writers have in `folder`, or left there when they were killed.
 
     Args:
-        folder: where to look; what cannot be removed stays.
-        name: of the file that they were to become; None for any.
+        folder: where to look.
+        name: of the file that they are to become; None for any.
     """
-    removed = 0
-    with contextlib.suppress(OSError), os.scandir(folder) as entries:
-        for entry in entries:
-            found = _LEFTOVER.match(entry.name)
-            if found and (name is None or found["name"] == _short(name)) and entry.is_file(follow_symlinks=False):
-                removed += _remove_unlocked(Path(entry.path))
-    return removed
+    try:
+        entries = os.listdir(folder)
+    except OSError:
+        return []
+    found = [(entry, _LEFTOVER.match(entry)) for entry in entries if entry.startswith(".")]
+    return [folder / entry for entry, match in found if match and (name is None or match["name"] == _short(name))]
+
+
+def remove_leftovers(folder: Path, name: str | None = None) -> int:
+    """Remove the temporary files of writers that were killed; how many there were. What cannot be removed stays.
+
+    A writer that lives holds a lock on its temporary file, and keeps it. Arguments as for `leftovers`.
+    """
+    return sum(_remove_unlocked(path) for path in leftovers(folder, name))
 
 
 def _remove_unlocked(path: Path) -> bool:

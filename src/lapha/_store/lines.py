@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from lapha._store.files import FileProblem, named, sync_folder
+from lapha._store.locks import hold
 
 _TAIL = re.compile(rb'(?:, )?"crc32": "([0-9a-f]{8})"\}$')
 _TAIL_BYTES = len(b', "crc32": "00000000"}')
@@ -122,7 +123,7 @@ def read_lines(
 
 
 class LineFile:
-    """A file of lines that is appended to.
+    """A file of lines that is appended to, by one process at a time.
 
     Opening one drops its damaged tail from the file. Where a write fails, a full disk say, the part that was written is
     taken back.
@@ -135,7 +136,7 @@ class LineFile:
         found: what it held when it was opened.
 
     Raises:
-        ValueError: a damaged line before a good one.
+        ValueError: a damaged line before a good one, or another process has the file open.
         OSError: the file cannot be opened or written; names it.
     """
 
@@ -149,14 +150,20 @@ class LineFile:
     ) -> None:
         self.path = path
         self._decode = decode or (decode_checked if checked else decode_any)
-        self.found = read_lines(path, checked=checked, decode=decode, keep=keep)
-        self._end = self.found.size
         with named(path):
             self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-            if self.found.dropped:
-                os.ftruncate(self._handle, self._end)
-                os.fsync(self._handle)
-        sync_folder(path.parent)
+        try:
+            hold(self._handle, path, "a file")
+            self.found = read_lines(path, checked=checked, decode=decode, keep=keep)
+            self._end = self.found.size
+            with named(path):
+                if self.found.dropped:
+                    os.ftruncate(self._handle, self._end)
+                    os.fsync(self._handle)
+            sync_folder(path.parent)
+        except (ValueError, OSError):
+            self.close()
+            raise
 
     def append(self, record: dict[str, Any], *, sync: bool = False) -> int:
         """Append one record, whole; the byte at which its line begins.

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import struct
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from lapha._store.files import FileProblem, replacing
+from lapha._store.files import FileProblem, staging, sync_file
 
 _DTYPES = {
     torch.float64: "F64", torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16", torch.int64: "I64",
@@ -65,21 +65,40 @@ def write_tensors(
     metadata: Mapping[str, str],
     *,
     sweep: bool = True,
-) -> None:
+) -> str:
     """Write `tensors`, with ``format``, ``version``, `metadata` and checksums in the header, durably.
+
+    Returns:
+        the checksum of the whole file, see `checksum_of`.
 
     Raises:
         ValueError: the folder does not exist or cannot be written, or a tensor's dtype has no name in the format.
         OSError: a full disk, for instance; names `path`.
     """
+    with staged_tensors(path, tensors, kind, version, metadata, sweep=sweep) as (checksum, commit):
+        commit()
+    return checksum
+
+
+@contextmanager
+def staged_tensors(
+    path: Path,
+    tensors: Mapping[str, torch.Tensor | Column],
+    kind: str,
+    version: int,
+    metadata: Mapping[str, str],
+    *,
+    sweep: bool = True,
+) -> Iterator[tuple[str, Callable[[], None]]]:
+    """As `write_tensors`, but the file, whole and durable, takes its place by a call: (checksum, that call)."""
     columns = {name: value if isinstance(value, Column) else Column.of(value) for name, value in tensors.items()}
     for name, column in columns.items():
         if column.dtype not in _DTYPES:
             raise ValueError(f"{name}: expected a dtype that safetensors files hold, got {column.dtype}")
     said = {"format": kind, "version": str(version), **metadata}
     sums = dict.fromkeys(columns, 0)
-    with replacing(path, sweep=sweep) as file:
-        file.write(_header(columns, said, sums))  # room for the checksums, which are known at the end
+    with staging(path, sweep=sweep) as (file, commit):
+        file.write(_header(columns, said, sums)[0])  # room for the checksums, which are known at the end
         for name, column in columns.items():
             count = 0
             for block in column.blocks:
@@ -88,10 +107,14 @@ def write_tensors(
                 count += file.write(content)
             assert count == column.nbytes, f"{name}: {count} bytes of {column.nbytes}"
         file.seek(0)
-        file.write(_header(columns, said, sums))
+        header, checksum = _header(columns, said, sums)
+        file.write(header)
+        sync_file(file)
+        yield checksum, commit
 
 
-def _header(columns: Mapping[str, Column], metadata: Mapping[str, str], sums: Mapping[str, int]) -> bytes:
+def _header(columns: Mapping[str, Column], metadata: Mapping[str, str], sums: Mapping[str, int]) -> tuple[bytes, str]:
+    """The first bytes of a file, and the checksum of all that they say."""
     entries: dict[str, Any] = {}
     offset = 0
     for name, column in columns.items():
@@ -99,10 +122,15 @@ def _header(columns: Mapping[str, Column], metadata: Mapping[str, str], sums: Ma
         entries[name] = {"dtype": _DTYPES[column.dtype], "shape": shape, "data_offsets": [offset, end]}
         offset = end
     told = {**metadata, **{f"{_CRC}:{name}": f"{value:08x}" for name, value in sums.items()}}
-    whole = {"__metadata__": {**told, _CRC: _header_sum(told, entries)}, **entries}
-    text = json.dumps(whole).encode()
+    checksum = _header_sum(told, entries)
+    text = json.dumps({"__metadata__": {**told, _CRC: checksum}, **entries}).encode()
     text += b" " * (-len(text) % 8)  # the format aligns the data to 8 bytes
-    return struct.pack("<Q", len(text)) + text
+    return struct.pack("<Q", len(text)) + text, checksum
+
+
+def checksum_of(metadata: Mapping[str, str]) -> str | None:
+    """The checksum of a whole file, by its metadata: that of its header, in which the tensors' checksums stand."""
+    return metadata.get(_CRC)
 
 
 def _header_sum(metadata: Mapping[str, str], entries: Mapping[str, Any]) -> str:

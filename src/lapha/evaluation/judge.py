@@ -6,13 +6,15 @@ Its verdicts are cached on disk, carry the method ``"judge"``, and are counted a
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from lapha._checks import check
 from lapha._imports import require
-from lapha.evaluation.folders import JsonLines, read_json_lines
+from lapha._store import LineFile
 from lapha.evaluation.grading import Verdict
 
 _PROMPT = (
@@ -29,7 +31,7 @@ class Judge:
     Args:
         url: base address, such as ``http://localhost:8000/v1``.
         model: the model's name there.
-        cache: JSONL file of verdicts; made if absent.
+        cache: JSONL file of verdicts, by server, model and every word that was asked; made if absent.
         key: sent as a bearer token, if given.
         timeout: seconds for one reply, > 0.
         concurrency: questions in flight at once.
@@ -55,9 +57,8 @@ class Judge:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._client: Any = httpx.Client(timeout=timeout, headers=headers)
         self._errors = (httpx.HTTPError,)
-        path = Path(cache)
-        self._known = {r["key"]: r["correct"] for r in read_json_lines(path)} if path.is_file() else {}
-        self._cache = JsonLines(path, append=True)
+        self._cache = LineFile(Path(cache), checked=False)
+        self._known = known_verdicts(self._cache.found.records, self._cache.path)
 
     def verdicts(self, pairs: Sequence[tuple[str, str]]) -> list[Verdict]:
         """Verdicts on (prediction, gold) pairs; a pair on which the server gives no usable reply is ungradable."""
@@ -69,7 +70,7 @@ class Judge:
                     failed[pair] = detail
                 else:
                     self._known[self._name(pair)] = correct
-                    self._cache.write({"key": self._name(pair), "pair": pair, "correct": correct})
+                    self._cache.append({"key": self._name(pair), "pair": pair, "correct": correct}, sync=True)
         return [
             Verdict(None, "ungradable", f"the judge: {failed[pair]}")
             if pair in failed
@@ -83,18 +84,22 @@ class Judge:
         self._cache.close()
 
     def _name(self, pair: tuple[str, str]) -> str:
-        return hashlib.sha256("\0".join((self.model, *pair)).encode("utf-8", "surrogatepass")).hexdigest()
+        """The key of a verdict: who was asked, and every word of the question."""
+        asked = json.dumps([self.url, self._request(pair)], sort_keys=True)
+        return hashlib.sha256(asked.encode()).hexdigest()
 
-    def _ask(self, pair: tuple[str, str]) -> tuple[bool | None, str]:
+    def _request(self, pair: tuple[str, str]) -> dict[str, Any]:
         content = _PROMPT.format(prediction=pair[0], gold=pair[1])
-        request = {
+        return {
             "model": self.model,
             "temperature": 0,
             "max_tokens": 8,
             "messages": [{"role": "user", "content": content}],
         }
+
+    def _ask(self, pair: tuple[str, str]) -> tuple[bool | None, str]:
         try:
-            reply = self._client.post(f"{self.url}/chat/completions", json=request)
+            reply = self._client.post(f"{self.url}/chat/completions", json=self._request(pair))
             reply.raise_for_status()
             text = reply.json()["choices"][0]["message"]["content"] or ""
         except (*self._errors, KeyError, IndexError, TypeError, ValueError) as error:
@@ -102,6 +107,18 @@ class Judge:
         words = text.upper().split()
         word = words[0].strip(".*:") if words else ""
         return ({"CORRECT": True, "INCORRECT": False}.get(word), f"it said {text[:60]!r}")
+
+
+def known_verdicts(records: Sequence[Mapping[str, Any]], path: Path) -> dict[str, bool]:
+    """A judge's cache, by its keys.
+
+    Raises:
+        ValueError: a record that is no verdict; names the file.
+    """
+    for number, record in enumerate(records, 1):
+        good = isinstance(record.get("key"), str) and isinstance(record.get("correct"), bool)
+        check(good, f"{path}: record {number}", "a key, and whether it is correct", f"{dict(record)!r:.100}")
+    return {record["key"]: record["correct"] for record in records}
 
 
 def grade_with_judge(verdicts: Sequence[Verdict], pairs: Sequence[tuple[str, str]], judge: Judge) -> list[Verdict]:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lapha._checks import check
-from lapha._store import replace_file
+from lapha._identity import differences
+from lapha._store import read_lines, replace_file, replacing
+from lapha._store.lines import encode_line
 from lapha.evaluation.data import fingerprint, parse_shard
-from lapha.evaluation.folders import read_json_lines
 from lapha.evaluation.grading import Verdict
+from lapha.evaluation.judge import known_verdicts
 from lapha.evaluation.modes import Outcome
 from lapha.evaluation.results import GradedRun, grade_run, read_graded
 from lapha.evaluation.run_folder import JUDGEMENTS, TREES, RunFolder, outcome_of_record, read_config, refuse_changes
@@ -59,12 +60,24 @@ def merge_shards(parts: Sequence[str | Path], out: str | Path, questions: Sequen
     folder = RunFolder(out, {**settings_of_whole(parts), **about})
     verdicts: dict[tuple[int, str], Verdict] = {}
     try:
+        if (identity := _identity_of_whole(parts)) is not None:
+            folder.identify(identity)
         for part in parts:
             verdicts |= _take_in(Path(part), folder, questions)
     finally:
         folder.close()
     _join_judgements([Path(part) for part in parts], folder.path)
     return grade_run(folder.path, lambda pairs: [verdicts[pair] for pair in pairs])
+
+
+def _identity_of_whole(parts: Sequence[str | Path]) -> Any:
+    """What the parts say that their outcomes are of, or None where an older version did not say it."""
+    told = [read_config(part).get("identity") for part in parts]
+    for part, identity in zip(parts, told):
+        if found := differences(told[0] or {}, identity or {}):
+            expected = f"parts: expected the model and the environment of {parts[0]} in {part}"
+            raise ValueError(f"{expected}, got others: {'; '.join(found)}")
+    return told[0]
 
 
 def _take_in(part: Path, folder: RunFolder, questions: Sequence[str]) -> dict[tuple[int, str], Verdict]:
@@ -89,10 +102,13 @@ def _take_in(part: Path, folder: RunFolder, questions: Sequence[str]) -> dict[tu
 def _join_judgements(parts: Sequence[Path], whole: Path) -> None:
     """What a judge has said in any shard, so that a later grading of the whole asks it nothing again."""
     files = [part / JUDGEMENTS for part in (*parts, whole) if (part / JUDGEMENTS).is_file()]
-    said = {record["key"]: record for file in files for record in read_json_lines(file)}
+    said: dict[str, dict[str, Any]] = {}
+    for file in files:
+        records = read_lines(file, checked=False).records
+        said |= dict(zip(known_verdicts(records, file), records))
     if said:
-        lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in said.values()]
-        replace_file(whole / JUDGEMENTS, "".join(lines).encode("utf-8", "surrogatepass"))
+        lines = [encode_line({name: record[name] for name in record if name != "crc32"}) for record in said.values()]
+        replace_file(whole / JUDGEMENTS, b"".join(lines))
 
 
 def _check_complete(shards: Sequence[tuple[int, int]]) -> None:
@@ -118,4 +134,8 @@ def _copy_tree(part: Path, index: int, folder: RunFolder, placed: int) -> None:
     for suffix in (".safetensors", ".json"):  # in the order in which a search writes them
         source = part / TREES / f"{index:05d}{suffix}"
         if source.is_file():
-            shutil.copyfile(source, folder.path / TREES / f"{placed:05d}{suffix}")
+            with (
+                replacing(folder.path / TREES / f"{placed:05d}{suffix}", sweep=False) as target,
+                source.open("rb") as file,
+            ):
+                shutil.copyfileobj(file, target)

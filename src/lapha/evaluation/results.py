@@ -10,12 +10,22 @@ from typing import Any
 
 import numpy as np
 
-from lapha._store import replace_file
+from lapha._store import FileProblem, read_lines, replace_file
+from lapha._store.lines import encode_line
 from lapha.evaluation.comparison import Grade, ModeScore, score_modes
 from lapha.evaluation.folders import plain
 from lapha.evaluation.grading import Verdict
 from lapha.evaluation.modes import MODES, Outcome
-from lapha.evaluation.run_folder import GRADES, RESULTS_CSV, RESULTS_MD, TREES, outcome_of_record, read_records
+from lapha.evaluation.run_folder import (
+    GRADES,
+    RESULTS_CSV,
+    RESULTS_MD,
+    TREES,
+    is_checked,
+    outcome_of_record,
+    read_config,
+    read_records,
+)
 from lapha.search import SearchResult
 
 # grades many (index, answer) pairs at once
@@ -101,14 +111,11 @@ def read_graded(folder: str | Path) -> GradedRun:
         ValueError: it has not.
     """
     from lapha._checks import check
-    from lapha.evaluation.folders import read_json_lines
 
     path = Path(folder) / GRADES
     expected = "a run that has been graded (lapha eval does it at its end)"
     check(path.is_file(), "run", expected, str(folder))
-    verdicts = {
-        (g["index"], g["answer"]): Verdict(g["correct"], g["method"], g["detail"]) for g in read_json_lines(path)
-    }
+    verdicts = _read_grades(path, checked=is_checked(read_config(folder)))
     # a run that went on with what had failed, and was cut off, has answers that are newer than its grades
     new = sum(pair not in verdicts for pair in answers_of(read_records(folder)))
     check(not new, "run", expected, f"{folder}, with {new} answers that were not")
@@ -126,13 +133,21 @@ def answers_of(records: Sequence[dict[str, Any]]) -> list[tuple[int, str]]:
 
 
 def _write_grades(path: Path, verdicts: dict[tuple[int, str], Verdict]) -> None:
-    import json
-
     lines = [
-        json.dumps({"index": index, "answer": answer, **plain(vars(verdict))}, ensure_ascii=False)
+        encode_line({"index": index, "answer": answer, **plain(vars(verdict))})
         for (index, answer), verdict in verdicts.items()
     ]
-    replace_file(path, "".join(line + "\n" for line in lines).encode("utf-8", "surrogatepass"))
+    replace_file(path, b"".join(lines))
+
+
+def _read_grades(path: Path, *, checked: bool) -> dict[tuple[int, str], Verdict]:
+    found = {}
+    for number, grade in enumerate(read_lines(path, checked=checked).records, 1):
+        try:
+            found[grade["index"], grade["answer"]] = Verdict(grade["correct"], grade["method"], grade["detail"])
+        except (KeyError, TypeError) as error:
+            raise FileProblem(f"{path}: record {number}", "a verdict", f"{grade!r:.100}") from error
+    return found
 
 
 def results_csv(run: GradedRun) -> str:

@@ -108,8 +108,8 @@ class Journal:
             OSError: a full disk, for instance; names the file. The journal then holds what it held before.
         """
         check(result.key not in self, "result", "one that is not in the journal yet", result.key)
-        save_latents(self._latents_path(result.key), result.latents, result.key, sweep=False)
-        self._offsets[result.key] = self._file.append(result.to_dict(), sync=True)
+        checksum = save_latents(self._latents_path(result.key), result.latents, result.key, sweep=False)
+        self._offsets[result.key] = self._file.append({**result.to_dict(), "latents": checksum}, sync=True)
 
     def read(self, key: str, index: int) -> SearchResult:
         """The finished result named `key`, as question `index` of this run.
@@ -118,7 +118,7 @@ class Journal:
             ValueError: its line or its latents' file is missing or damaged.
         """
         document = self._file.read(self._offsets[key])
-        latents = load_latents(self._latents_path(key), key)
+        latents = load_latents(self._latents_path(key), key, document.get("latents"))
         result = SearchResult.from_dict(document, latents, str(self.folder))
         result.index = index
         return result

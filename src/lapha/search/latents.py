@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
 
 from lapha._checks import check
-from lapha._store import FileProblem, open_tensors, write_tensors
+from lapha._store import FileProblem, checksum_of, leftovers, open_tensors, staged_tensors
 from lapha.geometry import PolarPoints
 from lapha.latent import latent_points
 
@@ -59,33 +62,59 @@ def _on_host(pooled: torch.Tensor) -> torch.Tensor:
     return pooled if pooled.dtype == torch.float64 else pooled.float()
 
 
-def save_latents(path: Path, latents: PolarPoints, key: str, *, sweep: bool = True) -> None:
-    """Write latents to a safetensors file, durably and at once or not at all.
+def save_latents(path: Path, latents: PolarPoints, key: str, *, sweep: bool = True) -> str:
+    """Write latents to a safetensors file, durably and at once or not at all; the file's checksum.
 
     Raises:
         ValueError: the folder does not exist or cannot be written.
         OSError: a full disk, for instance; names `path`.
     """
+    with staged_latents(path, latents, key, sweep=sweep) as (checksum, commit):
+        commit()
+    return checksum
+
+
+def staged_latents(
+    path: Path, latents: PolarPoints, key: str, *, sweep: bool = True
+) -> AbstractContextManager[tuple[str, Callable[[], None]]]:
+    """As `save_latents`, but the file takes its place by a call: (checksum, that call)."""
     tensors = {"direction": latents.direction, "radius": latents.radius}
     metadata = {"key": key, "curvature": repr(float(latents.curvature))}
-    write_tensors(path, tensors, FORMAT, VERSION, metadata, sweep=sweep)
+    return staged_tensors(path, tensors, FORMAT, VERSION, metadata, sweep=sweep)
 
 
-def load_latents(path: Path, key: str) -> PolarPoints:
+def load_latents(path: Path, key: str, checksum: str | None = None) -> PolarPoints:
     """Read what `save_latents` wrote for the result named `key`.
+
+    Args:
+        path: the file.
+        key: the result's.
+        checksum: of the file that belongs to the result; None for any of that key. Where another stands at `path`, a save
+            was cut off between two files, and the one that belongs to the result is still under its temporary name.
 
     Raises:
         ValueError: the file is missing, foreign, truncated or damaged, or belongs to another result; names it.
     """
+    try:
+        return _load(path, path, key, checksum)
+    except FileProblem:
+        for other in leftovers(path.parent, path.name):
+            with contextlib.suppress(FileProblem):
+                return _load(other, path, key, checksum)
+        raise
+
+
+def _load(path: Path, called: Path, key: str, checksum: str | None) -> PolarPoints:
     from safetensors import SafetensorError
 
-    with open_tensors(path, FORMAT, VERSION, str(path), before="lapha-latents-1") as file:
+    with open_tensors(path, FORMAT, VERSION, str(called), before="lapha-latents-1") as file:
         metadata = file.metadata()
         if metadata.get("key") != key:
-            raise FileProblem(str(path), f"the latents of {key!r}", f"those of {metadata.get('key')!r}")
+            raise FileProblem(str(called), f"the latents of {key!r}", f"those of {metadata.get('key')!r}")
+        if checksum is not None and checksum_of(metadata) != checksum:
+            raise FileProblem(str(called), "the latents that were saved with the result", "others of the same question")
         try:
             direction, radius = file.get_tensor("direction"), file.get_tensor("radius")
-            curvature = float(metadata["curvature"])
-            return PolarPoints(direction, radius, curvature=curvature)
+            return PolarPoints(direction, radius, curvature=float(metadata["curvature"]))
         except (KeyError, ValueError, SafetensorError) as problem:
-            raise FileProblem(str(path), "a direction, a radius and a curvature", str(problem)) from problem
+            raise FileProblem(str(called), "a direction, a radius and a curvature", str(problem)) from problem

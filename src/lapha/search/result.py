@@ -10,7 +10,7 @@ from typing import Any
 from lapha._checks import check
 from lapha._store import FileProblem, read_document, write_document
 from lapha.geometry import PolarPoints
-from lapha.search.latents import load_latents, save_latents
+from lapha.search.latents import load_latents, staged_latents
 from lapha.tree import SearchTree
 from lapha.tree.storage import tree_from_dict, tree_to_dict
 
@@ -109,8 +109,12 @@ class SearchResult:
         """
         path = Path(path)
         check(path.suffix != ".safetensors", "path", "a name for JSON, beside which latents go", str(path))
-        save_latents(path.with_suffix(".safetensors"), self.latents, self.key, sweep=sweep)
-        write_document(path, FORMAT, VERSION, self.to_dict(), sweep=sweep)
+        with staged_latents(path.with_suffix(".safetensors"), self.latents, self.key, sweep=sweep) as (
+            checksum,
+            commit,
+        ):
+            write_document(path, FORMAT, VERSION, {**self.to_dict(), "latents": checksum}, sweep=sweep)
+            commit()  # a kill before this leaves the latents under a temporary name, where `load` finds them
 
     @classmethod
     def load(cls, path: str | Path) -> SearchResult:
@@ -121,5 +125,5 @@ class SearchResult:
         """
         path = Path(path)
         document = read_document(path, FORMAT, VERSION)
-        latents = load_latents(path.with_suffix(".safetensors"), document.get("key", ""))
+        latents = load_latents(path.with_suffix(".safetensors"), document.get("key", ""), document.get("latents"))
         return cls.from_dict(document, latents, str(path))
