@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lapha.sandbox import RemoteSandbox, Sandbox, SandboxError, create_app
+from lapha.sandbox.server import server_of
 
 AT_ONCE = 32
 
@@ -39,12 +40,10 @@ PROGRAMS = {
 @contextmanager
 def served(make: Callable[[], Any]) -> Any:
     """A client of a server of its own in a thread of this process."""
-    import uvicorn
-
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    server = uvicorn.Server(uvicorn.Config(create_app(make()), port=port, log_level="warning"))
+    server = server_of(create_app(make()), port=port, log_level="warning")
     thread = threading.Thread(target=lambda: asyncio.run(server.serve()))
     thread.start()
     while not server.started:

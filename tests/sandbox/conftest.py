@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pytest
 
 from lapha.sandbox import BubblewrapSandbox, Limits, MontySandbox, RemoteSandbox, create_app
-from lapha.sandbox.server import ServerConfig
+from lapha.sandbox.server import ServerConfig, server_of
 
 from .availability import need_bubblewrap
 
@@ -31,13 +31,11 @@ def anyio_backend():
 @contextmanager
 def serving(sandbox, config=None):
     """A real server on a free port of loopback; its address and its application."""
-    import uvicorn
-
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     app = create_app(sandbox, config or ServerConfig())
-    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning"))
+    server = server_of(app, port=port, log_level="warning")
     thread = threading.Thread(target=lambda: asyncio.run(server.serve()))
     thread.start()
     deadline = time.monotonic() + 30

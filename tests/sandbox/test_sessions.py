@@ -154,6 +154,24 @@ async def test_text_of_all_kinds_survives(session):
     assert (result.output, result.value) == ("é漢😀\t\x00\n", "'ß'")
 
 
+SURROGATES = {
+    "a value": "'a' + chr(0xD800)",
+    "a value's own text": "class A:\n    def __repr__(self):\n        return chr(0xDFFF)\nA()",
+    "output": "print('a' + chr(0xDC80))",
+    "an error": "raise ValueError('a' + chr(0xD800))",
+    "an error's name": "raise type('E' + chr(0xD800), (Exception,), {})",
+    "an error's own text": "class E(Exception):\n    def __str__(self):\n        return chr(0xDC80)\nraise E",
+}
+
+
+@pytest.mark.parametrize("where", SURROGATES)
+async def test_what_utf8_cannot_hold_is_written_out_in_every_field(session, where):
+    result = await session.run(SURROGATES[where])
+    assert result.outcome in ("ok", "error")
+    f"{result.output}{result.value}{result.error}".encode()
+    assert (await session.run("1 + 1")).value == "2"
+
+
 async def test_the_same_seed_everywhere(sandbox):
     first, second = sandbox.open(), sandbox.open()
     code = "import random\n[random.random() for _ in range(3)]"

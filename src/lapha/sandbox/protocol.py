@@ -77,6 +77,8 @@ class RunResult:
         value: ``repr`` of the last line's value, or None where there is none.
         error: what went wrong, for the agent to read; None if `outcome` is ``"ok"``.
         seconds: how long the run took inside the sandbox.
+
+    All text can be encoded in UTF-8: a lone surrogate that the code has made is written as ``\\udc80``.
     """
 
     outcome: str
@@ -84,6 +86,12 @@ class RunResult:
     value: str | None = None
     error: str | None = None
     seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("output", "value", "error"):
+            text = getattr(self, name)
+            if text is not None and not text.isascii():
+                object.__setattr__(self, name, clean(text))
 
     @property
     def ok(self) -> bool:
@@ -136,6 +144,11 @@ class Sandbox(Protocol):
     def describe(self) -> dict[str, Any]:
         """What is confined how, and counters of what has happened so far."""
         ...
+
+
+def clean(text: str) -> str:
+    """The text with what UTF-8 cannot hold (lone surrogates) written out."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def refuse(code: Any, limits: Limits) -> RunResult | None:
