@@ -2,7 +2,7 @@
 VENV ?= .venv
 PY := $(VENV)/bin/python
 
-.PHONY: help demo demo-llm test lint types test-vllm test-gpu install clean
+.PHONY: help demo demo-llm test lint types test-vllm test-gpu install viewer clean
 
 help:
 	@echo "make demo       train and search with the embedded policy; report in runs/demo/report.html"
@@ -39,6 +39,10 @@ test-vllm: install
 
 test-gpu:
 	$(PY) -m pytest -q -m gpu tests/gpu
+
+# The page's script, from viewer/ into src/lapha/viz/assets/ (needs npm; what it builds is committed).
+viewer:
+	cd viewer && npm ci --no-audit --no-fund && npm run check && npm test && npm run build
 
 clean:
 	rm -rf .venv .venv-vllm runs build dist

@@ -15,6 +15,7 @@ import lapha.evaluation.modes
 import lapha.search
 from lapha.cli import COMMANDS, run
 from lapha.search import SearchResult
+from lapha.viz import read_page
 
 pytest.importorskip("typer", reason="needs lapha[llm]")
 pytest.importorskip("transformers", reason="needs lapha[llm]")
@@ -32,7 +33,6 @@ def test_help_lists_every_command(capsys):
 
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory):
-    pytest.importorskip("jinja2", reason="needs lapha[viz]")
     folder = tmp_path_factory.mktemp("search")
     code = run(
         ["search", "--simulations", "6", "--save", str(folder / "t.json"), "--plot", str(folder / "t.html"), QUESTION]
@@ -47,9 +47,10 @@ def test_search_saves_a_tree_that_loads_and_draws_it(searched):
     assert result.question == QUESTION
     assert len(result.tree) > 6
     assert len(result.latents) == len(result.tree)
-    page = (folder / "t.html").read_text(encoding="utf-8")
-    assert page.count('<svg class="disk"') in (1, 2)  # V only where an answer was chosen
-    assert QUESTION in page
+    data = read_page(folder / "t.html")["tree-0"]
+    assert data["question"] == QUESTION
+    assert len(data["parent"]) == len(result.tree)
+    assert (data["potential"] is None) == (result.answer is None)  # V only where an answer was chosen
 
 
 def test_search_prints_the_answer_alone_on_standard_output(capsys):
@@ -102,15 +103,16 @@ def test_ctrl_c_in_a_search_saves_what_plot_draws(tmp_path, capsys, interruptibl
     assert result.stop_reason == "stopped"
     assert len(result.latents) == len(result.tree) > 1
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    pytest.importorskip("jinja2", reason="needs lapha[viz]")
     assert run(["plot", str(save), str(tmp_path / "p.html")]) == 0
 
 
 def test_plot_draws_a_saved_search(searched, tmp_path, capsys):
     folder, _ = searched
-    assert run(["plot", str(folder / "t.json"), str(tmp_path / "p.html"), "--angle", "pca"]) == 0
-    assert "<svg" in (tmp_path / "p.html").read_text(encoding="utf-8")
+    assert run(["plot", str(folder / "t.json"), str(tmp_path / "p.html")]) == 0
+    assert read_page(tmp_path / "p.html")["tree-0"]["question"] == QUESTION
     assert capsys.readouterr().out.strip() == str(tmp_path / "p.html")
+    assert run(["plot", str(folder / "t.json"), str(tmp_path / "p.png")]) == 2
+    assert "a file ending in .html" in capsys.readouterr().err
 
 
 def test_env_names_versions(capsys):
@@ -121,7 +123,6 @@ def test_env_names_versions(capsys):
 
 
 def test_eval_runs_all_modes_resumes_and_reports(tmp_path, capsys):
-    pytest.importorskip("jinja2", reason="needs lapha[viz]")
     command = [
         "eval", "--model", "tiny", "--data", "tiny", "--modes", "single,react,majority,best-of-n,value",
         "--limit", "3", "--simulations", "4", "--out", str(tmp_path / "run"),
@@ -138,8 +139,8 @@ def test_eval_runs_all_modes_resumes_and_reports(tmp_path, capsys):
     assert (tmp_path / "run" / "rollouts.jsonl").read_bytes() == rollouts
     assert run([*command, "--seed", "5"]) == 2
     assert "seed was 0 and is 5" in capsys.readouterr().err
-    assert run(["report", str(tmp_path / "run"), "--out", str(tmp_path / "r.html"), "--gallery", "1"]) == 0
-    assert (tmp_path / "r.html").read_text(encoding="utf-8").count('<figure class="tree">') == 1
+    assert run(["report", str(tmp_path / "run"), "--out", str(tmp_path / "r.html"), "--trees", "1"]) == 0
+    assert len(read_page(tmp_path / "r.html")["manifest"]["trees"]) == 1
 
 
 def test_diagnose_reads_the_trees_of_a_run(tmp_path, capsys):
@@ -200,7 +201,6 @@ def test_eval_grades_a_file_against_its_own_answers(tmp_path, capsys):
 
 def test_eval_says_so_where_no_value_head_ranks_the_chains(tmp_path, capsys):
     pytest.importorskip("math_verify", reason="needs lapha[llm]")
-    pytest.importorskip("jinja2", reason="needs lapha[viz]")
     model = save_scripted_model(tmp_path / "model", ["six times seven</think>\n<answer>42</answer>"])
     data, out = tmp_path / "data.jsonl", tmp_path / "run"
     data.write_text(json.dumps({"question": "What is 6 times 7?", "answer": "42"}) + "\n")
@@ -209,7 +209,7 @@ def test_eval_says_so_where_no_value_head_ranks_the_chains(tmp_path, capsys):
     note = "best-of-n takes the chain with the highest mean log-probability a token"
     assert note in " ".join(capsys.readouterr().out.split())
     assert note in (out / "results.md").read_text()
-    assert note in " ".join((out / "report.html").read_text().split())
+    assert note in read_page(out / "report.html")["manifest"]["sections"][0]["text"]
     (row,) = csv.DictReader((out / "results.csv").open())
     assert (row["accuracy"], row["samples"]) == ("1.000000", "2.000000")
 
@@ -257,7 +257,6 @@ def test_eval_ends_with_one_and_a_list_if_problems_failed(tmp_path, capsys):
 
 def test_demo_measures_trains_and_reports(tmp_path, capsys):
     pytest.importorskip("trl", reason="needs lapha[trl]")
-    pytest.importorskip("matplotlib", reason="needs lapha[viz]")
     from lapha.engines import TransformersEngine
 
     out = tmp_path / "demo"
@@ -270,9 +269,12 @@ def test_demo_measures_trains_and_reports(tmp_path, capsys):
     trained = [line for line in lines if line["phase"] == "train"]
     assert [line["step"] for line in trained] == [1, 2]
     assert all("lapha/leaf_accuracy" in line for line in trained)
-    page = (out / "report.html").read_text(encoding="utf-8")
-    for heading in ("Accuracy before and after training", "Learning curve", "Accuracy against cost", "A search tree"):
-        assert heading in page
+    page = read_page(out / "report.html")["manifest"]
+    headings = [section["heading"] for section in page["sections"]]
+    for heading in ("Accuracy before and after training", "Learning curve", "Accuracy against cost"):
+        assert heading in headings
+    assert [entry["name"] for entry in page["runs"]] == ["before", "after"]
+    assert "lapha/leaf_accuracy" in page["training"][0]["metrics"]
     TransformersEngine.from_pretrained(out / "checkpoint", value_head=out / "checkpoint").close()
     table = capsys.readouterr().out
     assert "best-of-n" in table

@@ -9,10 +9,11 @@ from killable_run import QUESTIONS, evaluate
 
 from lapha.evaluation.folders import JsonLines, prepare_folder, read_json_lines
 from lapha.evaluation.modes import MODES
-from lapha.evaluation.report import write_run_report
+from lapha.evaluation.page import write_run_report
 from lapha.evaluation.results import read_graded
 from lapha.evaluation.run_folder import read_config, read_outcomes
 from lapha.search import SearchResult
+from lapha.viz import read_page
 
 
 @pytest.fixture(scope="module")
@@ -204,20 +205,15 @@ def test_the_report_of_one_run_and_of_two(finished, tmp_path):
     folder, _ = finished
     other = tmp_path / "other"
     evaluate(other, simulations=3)
-    page = write_run_report([folder, other], tmp_path / "report.html").read_text(encoding="utf-8")
-    for heading in (
-        "Results",
-        "Paired differences",
-        "Accuracy against cost",
-        "How far v̂ can be trusted",
-        "Trees on the",
-    ):
-        assert heading in page
-    assert page.count('<figure class="tree">') == 4
-    assert "https://" not in page
-    alone = write_run_report([folder], tmp_path / "one.html", gallery=1).read_text(encoding="utf-8")
-    assert "Paired differences" not in alone
-    assert alone.count('<figure class="tree">') == 1
+    page = read_page(write_run_report([folder, other], tmp_path / "report.html"))["manifest"]
+    headings = [section["heading"] for section in page["sections"]]
+    for heading in ("Results", "Paired differences", "Accuracy against cost", "How far v̂ can be trusted"):
+        assert heading in headings
+    assert {tree["run"] for tree in page["trees"]} == {0, 1}
+    alone = read_page(write_run_report([folder], tmp_path / "one.html", trees=1))
+    assert "Paired differences" not in [section["heading"] for section in alone["manifest"]["sections"]]
+    assert len(alone["manifest"]["trees"]) == 1
+    assert len(alone["problems-0"]["question"]) == alone["manifest"]["runs"][0]["problems"]
 
 
 def test_a_run_that_was_not_graded_cannot_be_reported(tmp_path):

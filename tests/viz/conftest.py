@@ -11,26 +11,42 @@ from lapha.tree import SearchTree
 from lapha.types import Status
 from lapha.viz import TreePicture
 
-HOSTILE = "a < b & c </script><script>document.title='owned'</script><!-- \u2028 \"quoted\" 'too'"
+HOSTILE = (
+    "a < b & c </script><script>document.title='owned'</script><!-- <img src=x onerror=\"document.title='owned'\"> "
+    "\u2028 \u202eright\u202c to left \x1b[31m \u200b <|im_end|><|im_start|>system \ud800 \"quoted\" 'too'"
+)
 
 
-@pytest.fixture
-def hostile() -> str:
-    """Text of node 4 of `picture` that tries to leave the element it is in."""
-    return HOSTILE
+def make_tree() -> SearchTree:
+    """Root, open steps, an answered, a correct, an ended and a pruned leaf; the hostile text is in node 4."""
+    tree = SearchTree("Which <number>?", [1, 2, 3])
+
+    def add(parent, text, simulation, value, **more):
+        node = tree.add(parent, tokens=[5] * 3, logprobs=[-0.1] * 3, text=text, value=value, **more)
+        tree.simulation[node] = simulation
+        return node
+
+    first = add(0, "STEP-1:\n<think>\nfirst thought\n</think>\n<tool_call>{}</tool_call>", 1, 0.2)
+    second = add(0, "STEP-1:\n<think>\nsecond\n</think>", 1, 0.6)
+    add(first, "wrong", 2, 0.4, answer="3", status=Status.ANSWERED)
+    add(second, HOSTILE, 3, 0.9, answer="<4>", status=Status.ANSWERED)
+    add(second, "too deep", 3, 0.1, status=Status.DEPTH_LIMIT)
+    add(first, "cut", 3, 0.1)
+    tree.pruned[6] = True
+    tree.pruned_at[6] = 4
+    for node in (3, 4, 5):
+        tree.backed_up[node] = float(tree.value[node])
+        for step in tree.path(node):
+            tree.visits[step] += 1
+    tree.revisits.append((4, 4))
+    for step in tree.path(4):
+        tree.visits[step] += 1
+    return tree
 
 
 @pytest.fixture
 def picture() -> TreePicture:
-    """Root, open steps, an answered, a correct, an ended and a pruned leaf; the hostile text is in node 4."""
-    tree = SearchTree("Which <number>?", [1, 2, 3])
-    first = tree.add(0, tokens=[5] * 3, logprobs=[-0.1] * 3, text="STEP-1: first", value=0.2)
-    second = tree.add(0, tokens=[6] * 3, logprobs=[-0.2] * 3, text="STEP-1: second", value=0.6)
-    tree.add(first, tokens=[7], logprobs=[-0.3], text="wrong", answer="3", status=Status.ANSWERED, value=0.4)
-    tree.add(second, tokens=[8], logprobs=[-0.3], text=HOSTILE, answer="<4>", status=Status.ANSWERED, value=0.9)
-    tree.add(second, tokens=[9], logprobs=[-0.3], text="too deep", status=Status.DEPTH_LIMIT, value=0.1)
-    tree.add(first, tokens=[9], logprobs=[-0.3], text="cut", value=0.1)
-    tree.pruned[6] = True
+    tree = make_tree()
     generator = torch.Generator().manual_seed(0)
     tangent = torch.randn(7, 16, generator=generator) * torch.tensor([0.0, 0.1, 0.1, 0.2, 0.25, 0.2, 0.15])[:, None]
     potential = np.array([0, 0.3, 0.5, 0.4, 1.0, 0.6, 0.2])

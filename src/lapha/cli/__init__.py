@@ -23,6 +23,7 @@ COMMANDS = {
     "merge": ("lapha.cli.merge", "merge"),
     "report": ("lapha.cli.report", "report"),
     "diagnose": ("lapha.cli.diagnose", "diagnose"),
+    "view": ("lapha.cli.view", "view"),
     "plot": ("lapha.cli.plot", "plot"),
     "checkpoint": ("lapha.cli.checkpoint", "checkpoint"),
     "sandbox": ("lapha.cli.sandbox", "app"),

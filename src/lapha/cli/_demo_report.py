@@ -92,7 +92,7 @@ def write_demo_report(
 ) -> Path:
     """Write the demo's page and return its path."""
     from lapha.evaluation.provenance import environment_record
-    from lapha.viz import Figure, Report, Section, Table, write_report
+    from lapha.viz import Page, Section, Table, write_page
 
     last = after or before
     rows = table_rows(before, after)
@@ -107,13 +107,12 @@ def write_demo_report(
                     rows,
                     "“any right”: share of problems with a right answer among all that the mode produced. "
                     "“any right”, answers, tokens and seconds are those of the last evaluation.",
-                    emphasised=[index for index, row in enumerate(rows) if row[0] == "value"],
+                    emphasized=[index for index, row in enumerate(rows) if row[0] == "value"],
                 )
             ],
         ),
         *_learning(history),
-        Section("Accuracy against cost", "", [Figure(svg, caption) for svg, caption in _cost_curves(before, after)]),
-        _tree_section(last, grade),
+        Section("Accuracy against cost", "", _cost_curves(before, after)),
         _value_section(last),
     ]
     versions = ", ".join(f"{name} {value}" for name, value in environment_record().items() if value is not None)
@@ -129,7 +128,32 @@ def write_demo_report(
         f"An embedded policy trained with tree rollouts and shaped rewards: {len(history)} steps of {settings.trees} trees, "
         f"{settings.problems} held-out problems, {settings.simulations} simulations, seed {settings.seed}."
     )
-    return write_report(Report("lapha demo", subtitle, facts, sections, footer=versions), path)
+    phases = {"before": before} | ({"after": after} if after is not None else {})
+    page = Page(
+        "lapha demo",
+        subtitle,
+        facts,
+        sections,
+        runs=[_problems(name, phase, grade) for name, phase in phases.items()],
+        trees=_trees(last, grade, len(phases) - 1),
+        training={"demo": _metrics(history)} if history else {},
+        footer=versions,
+    )
+    return write_page(page, path)
+
+
+def _problems(name: str, phase: Any, grade: Any) -> Any:
+    from lapha.evaluation.page import problems_of
+
+    texts = {index: (question, None) for index, question in enumerate(phase.questions)}
+    return problems_of(name, phase.outcomes, lambda index, answer: grade([(index, answer)])[0], texts)
+
+
+def _metrics(history: list[dict[str, float]]) -> dict[str, tuple[list[float], list[float]]]:
+    names = dict.fromkeys(name for entry in history for name in entry if name != "step")
+    return {
+        name: ([e["step"] for e in history if name in e], [e[name] for e in history if name in e]) for name in names
+    }
 
 
 def _percent(share: float) -> str:
@@ -137,7 +161,7 @@ def _percent(share: float) -> str:
 
 
 def _learning(history: list[dict[str, float]]) -> list[Any]:
-    from lapha.viz import Curve, Figure, Section, learning_curve
+    from lapha.viz import Curve, Section, learning_curve
 
     def curves(names: dict[str, str]) -> dict[str, Any]:
         found = {}
@@ -155,15 +179,13 @@ def _learning(history: list[dict[str, float]]) -> list[Any]:
         }
     )
     losses = curves({"lapha/value_loss": "value loss (MSE)", "lapha/potential_std": "spread of V"})
-    figures = [
-        Figure(learning_curve(group, ylabel=label)) for group, label in ((accuracy, "share"), (losses, "")) if group
-    ]
-    if not figures:
+    charts = [learning_curve(group, ylabel=label) for group, label in ((accuracy, "share"), (losses, "")) if group]
+    if not charts:
         return []
-    return [Section("Learning curve", "Training trees, one point a step; thick lines are running means.", figures)]
+    return [Section("Learning curve", "Training trees, running means over the steps.", charts)]
 
 
-def _cost_curves(before: Any, after: Any) -> list[tuple[str, str]]:
+def _cost_curves(before: Any, after: Any) -> list[Any]:
     from lapha.viz import Curve, accuracy_curve
 
     phases = {"before": before} | ({"after": after} if after is not None else {})
@@ -181,56 +203,47 @@ def _cost_curves(before: Any, after: Any) -> list[tuple[str, str]]:
     for mode in ("single", "react", "majority", "best-of-n"):
         score = last.scores[mode]
         by_tokens[mode] = Curve([score.tokens], [score.accuracy.mean], [score.accuracy.low], [score.accuracy.high])
+    rewound = "From one search per problem, rewound to fewer simulations; bands are 95 % intervals."
+    spent = "The last evaluation, at the tokens that each mode sampled."
     return [
-        (
-            accuracy_curve(by_simulations),
-            "From one search per problem, rewound to fewer simulations; bands are 95 % intervals.",
-        ),
-        (
-            accuracy_curve(by_tokens, xlabel="tokens per problem"),
-            "The last evaluation, at the tokens that each mode sampled.",
-        ),
+        accuracy_curve(by_simulations, caption=rewound),
+        accuracy_curve(by_tokens, xlabel="tokens per problem", caption=spent),
     ]
 
 
-def _tree_section(last: Any, grade: Any) -> Any:
+def _trees(last: Any, grade: Any, run: int, count: int = 24) -> list[Any]:
+    """Searches that show most: right and wrong answers in balance, and found by the head."""
     from lapha.cli._pictures import picture_of
     from lapha.shaping import mark_correct
-    from lapha.viz import Figure, Section, tree_figure
+    from lapha.viz import PageTree
 
-    result = telling_tree(last.results, grade)
-    if result is None:
-        return Section(
-            "A search tree on the Poincaré disk", "No search of this run found a right answer to measure V from."
+    found = []
+    for result in telling_trees(last.results, grade)[:count]:
+        right = mark_correct(
+            result.tree, lambda question, answer, index=result.index: float(bool(grade([(index, answer)])[0]))
         )
-    correct = mark_correct(
-        result.tree, lambda question, answer: float(bool(grade([(result.index, answer)])[0]))
-    ).correct
-    picture = picture_of(result, correct=correct, title=result.question)
-    return Section(
-        "A search tree on the Poincaré disk",
-        "One held-out problem. The centre is the prompt. V is known only after the answers were verified; v̂ is what the search saw.",
-        [Figure(tree_figure(picture))],
-    )
+        title = f"problem {result.index}: {result.question}"
+        picture = picture_of(result, correct=right.correct, title=title)
+        found.append(PageTree(picture, title, run=run, index=result.index))
+    return found
 
 
-def telling_tree(results: list[Any], grade: Any) -> Any:
-    """The search that shows most: right and wrong answers in balance, found by the head; None if none has a right one."""
-    best, best_score = None, -1.0
+def telling_trees(results: list[Any], grade: Any) -> list[Any]:
+    """Searches that found a right answer; those that show most come first."""
+    scored = []
     for result in results:
         answers = [result.tree.answer[leaf] for leaf in result.tree.answered()]
         if result.latents is None or not answers:
             continue
         right = float(np.mean([bool(verdict) for verdict in grade([(result.index, answer) for answer in answers])]))
         chosen = bool(grade([(result.index, result.answer)])[0])
-        score = right * (1 - right) + 0.1 * chosen if right > 0 else -1.0
-        if score > best_score:
-            best, best_score = result, score
-    return best
+        if right > 0:
+            scored.append((-(right * (1 - right) + 0.1 * chosen), result.index, result))
+    return [result for _, _, result in sorted(scored, key=lambda entry: entry[:2])]
 
 
 def _value_section(last: Any) -> Any:
-    from lapha.viz import Figure, Section, reliability_diagram
+    from lapha.viz import Section, reliability_diagram
 
     score = last.scores["value"]
     if not len(score.predicted):
@@ -240,5 +253,5 @@ def _value_section(last: Any) -> Any:
         f"Over {found.count} answers of the searches: AUC {found.auc:.3f} (0.5 is chance), Brier score {found.brier:.3f}, "
         f"expected calibration error {found.ece:.3f}."
     )
-    figure = Figure(reliability_diagram(score.predicted, score.outcome), "Share of right answers by v̂ of the leaf.")
-    return Section("How far v̂ can be trusted", text, [figure])
+    chart = reliability_diagram(score.predicted, score.outcome, caption="Share of right answers by v̂ of the leaf.")
+    return Section("How far v̂ can be trusted", text, [chart])

@@ -141,8 +141,10 @@ class EvaluationCommand:
 
     def _finish(self, grader: Grader) -> int:
         from lapha.evaluation.results import grade_run
+        from lapha.evaluation.run_folder import write_problems
 
         graded = grade_run(self.folder, grader.verdicts)
+        write_problems(self.folder, grader.problems())
         grader.close()
         return print_outcome(graded)
 
@@ -173,14 +175,12 @@ def load_selected(settings: dict[str, Any]) -> list[str]:
 def print_outcome(graded: Any) -> int:
     """Table, report and failures of a graded run; the exit code."""
     from lapha.cli._progress import console
+    from lapha.evaluation.page import write_run_report
     from lapha.evaluation.run_folder import REPORT
     from lapha.evaluation.runner import failures
 
     print_results(graded)
-    if _can_draw():
-        from lapha.evaluation.report import write_run_report
-
-        write_run_report([graded.folder], graded.folder / REPORT)
+    write_run_report([graded.folder], graded.folder / REPORT)
     console().print(f"results: {graded.folder}", highlight=False)
     failed = failures([outcome for outcomes in graded.outcomes.values() for outcome in outcomes])
     for line in failed:
@@ -241,14 +241,3 @@ def print_results(graded: Any) -> None:
     Console(width=max(Console().width, 120)).print(table)
     for note in graded.notes():
         Console().print(note, highlight=False)
-
-
-def _can_draw() -> bool:
-    import importlib.util
-
-    found = all(importlib.util.find_spec(module) for module in ("matplotlib", "jinja2"))
-    if not found:
-        from lapha.cli._progress import console
-
-        console().print("no report.html: it needs pip install 'lapha[viz]'")
-    return found

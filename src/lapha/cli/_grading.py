@@ -63,6 +63,13 @@ class Grader:
 
             self._judge = Judge(judge_url, judge_model, folder / JUDGEMENTS, key=os.environ.get("LAPHA_JUDGE_KEY"))
 
+    def problems(self) -> dict[int, tuple[str, str | None]]:
+        """Number -> (question, gold answer; None where a problem has many right answers)."""
+        return {
+            index: (question, self._gold[index] if self._gold else None)
+            for index, question in enumerate(self.questions)
+        }
+
     def verdicts(self, pairs: Sequence[tuple[int, str]]) -> list[Verdict]:
         """Final verdicts, with the judge's where nothing else can decide."""
         self.quick(pairs)

@@ -31,8 +31,6 @@ def demo(
     folder = prepare_folder(out)
     require("transformers", extra="trl")
     require("trl", extra="trl")
-    for module in ("matplotlib", "jinja2"):
-        require(module, extra="viz")
     run = _Demo(folder, DemoSettings(problems, steps, trees, simulations, seed))
     try:
         run.everything()
@@ -61,11 +59,15 @@ class Evaluated:
 
     Attributes:
         scores: mode -> `ModeScore`.
+        questions: the held-out questions.
+        outcomes: mode -> outcomes in question order.
         results: the searches of value mode.
         simulations, accuracy, tokens: accuracy (intervals) and mean tokens by number of simulations.
     """
 
     scores: dict[str, Any] = field(default_factory=dict)
+    questions: list[str] = field(default_factory=list)
+    outcomes: dict[str, Any] = field(default_factory=dict)
     results: list[Any] = field(default_factory=list)
     simulations: list[int] = field(default_factory=list)
     accuracy: list[Any] = field(default_factory=list)
@@ -107,7 +109,7 @@ class _Demo:
         from lapha.evaluation.modes import MODES, ModeRunner, Outcome
 
         questions = [problem.question for problem in self.heldout]
-        evaluated = Evaluated()
+        evaluated = Evaluated(questions=questions)
         engine = TransformersEngine(self.model.eval(), self.tokenizer, self.value_head)
         try:
             with progress_bar() as bar:
@@ -127,6 +129,7 @@ class _Demo:
                 outcomes = runner.run(questions, MODES)
         finally:
             engine.close()
+        evaluated.outcomes = outcomes
         evaluated.scores = score_modes(outcomes, self.grade)
         evaluated.simulations = powers_of_two(self.settings.simulations)
         evaluated.accuracy, evaluated.tokens = accuracy_by_simulations(

@@ -45,7 +45,6 @@ def search(
 ) -> int:
     """Search for an answer, step by step, guided by the value head."""
     from lapha._checks import check
-    from lapha._imports import require
     from lapha._store import check_writable
     from lapha.cli._models import load_model
     from lapha.cli._progress import console
@@ -53,8 +52,6 @@ def search(
 
     for path in filter(None, (save, plot)):
         check_writable(path)
-    if plot is not None:
-        require("jinja2", extra="viz")
     if question == "-":
         question = typer.get_text_stream("stdin").read().strip()
     check(bool(question.strip()), "question", "text that is not blank", repr(question))

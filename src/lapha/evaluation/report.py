@@ -1,87 +1,42 @@
-"""A page for one run, or for several side by side. Reads run folders only; makes no network request."""
+"""Tables and charts of one run, or of several side by side."""
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lapha._checks import check
-from lapha.evaluation.results import RESULT_COLUMNS, GradedRun, read_graded, result_rows
+from lapha.evaluation.results import RESULT_COLUMNS, GradedRun, result_rows
 from lapha.evaluation.run_folder import read_config
 from lapha.evaluation.statistics import Interval, bootstrap, paired_bootstrap
 from lapha.search import SearchResult
 from lapha.shaping import potential
 from lapha.viz import (
     Curve,
-    Figure,
-    Report,
     Section,
     Table,
-    TreePicture,
     accuracy_curve,
     reliability_diagram,
     scatter,
-    tree_figure,
-    write_report,
 )
 
 _SAMPLED_TREES = 24  # trees whose latents are read for V against v̂
-_LARGEST_PICTURE = 1200  # nodes
-_TREE_BYTES = 1_000_000  # of one tree's picture: four of them and the rest of the page stay below 5 MB
-_STEP_CHARS = (600, 200, 60)  # of a step's text that a picture shows; fewer where its tree is large
 
 
-def write_run_report(folders: Sequence[str | Path], path: str | Path, *, gallery: int = 4) -> Path:
-    """Write the page and return its path. Needs the ``viz`` extra.
-
-    Args:
-        folders: graded runs, the first of which the others are compared with.
-        path: the page.
-        gallery: trees to draw, ≥ 0.
-
-    Raises:
-        ValueError: no folder, or one that holds no graded run.
-    """
-    check(len(folders) >= 1, "runs", "at least one folder", "none")
-    check(gallery >= 0, "gallery", "an integer >= 0", gallery)
-    runs = {name: read_graded(folder) for name, folder in zip(_names(folders), folders)}
-    first_name, first = next(iter(runs.items()))
-    trees = _sampled_trees(first)
-    sections = [
+def overview(runs: dict[str, GradedRun]) -> list[Section]:
+    """The page's tables and charts. The first run is the one that the others are compared with."""
+    first = next(iter(runs.values()))
+    return [
         _results(runs),
         *([_comparison(runs)] if len(runs) > 1 else []),
         *_costs(runs),
         _trust(runs),
-        *_potentials(first, trees),
+        *_potentials(first, _sampled_trees(first)),
         *_pruning(runs),
-        *_gallery(first, trees, gallery),
         _settings(runs),
     ]
-    value = first.scores.get("value") or next(iter(first.scores.values()))
-    facts = {
-        "problems": len(value.correct),
-        f"accuracy, {value.mode}": f"{100 * value.accuracy.mean:.1f} %",
-        "tokens per problem": f"{value.tokens:.0f}",
-        "ungradable": value.ungradable,
-        "failed": sum(score.failed for score in first.scores.values()),
-    }
-    title = "Evaluation" if len(runs) == 1 else "Comparison of runs"
-    return write_report(Report(title, ", ".join(runs) if len(runs) > 1 else first_name, facts, sections), path)
-
-
-def _names(folders: Sequence[str | Path]) -> list[str]:
-    """Short names that tell the folders apart."""
-    paths = [Path(folder).resolve() for folder in folders]
-    for depth in range(1, 20):
-        names = ["/".join(path.parts[-depth:]) for path in paths]
-        if len(set(names)) == len(names):
-            return names
-    raise ValueError(f"runs: expected different folders, got {', '.join(map(str, folders))}")
 
 
 def _results(runs: dict[str, GradedRun]) -> Section:
@@ -103,18 +58,19 @@ def _comparison(runs: dict[str, GradedRun]) -> Section:
             reference = base.scores.get(mode)
             if reference is None:
                 continue
-            if len(reference.correct) != len(score.correct) or _asked(run) != _asked(base):
+            if len(reference.correct) != len(score.correct) or asked(run) != asked(base):
                 rows.append([f"{name} − {base_name}", mode, "other problems", "", ""])
                 continue
             found = paired_bootstrap(reference.correct, score.correct)
-            rows.append([f"{name} − {base_name}", mode, _points(found), f"{found.count}", _verdict(found)])
+            rows.append([f"{name} − {base_name}", mode, _points(found), f"{found.count}", verdict(found)])
     text = "Differences in accuracy on the same problems, resampled in pairs."
     return Section(
         "Paired differences", text, [Table(["runs", "mode", "difference, points [95 %]", "problems", ""], rows)]
     )
 
 
-def _asked(run: GradedRun) -> Any:
+def asked(run: GradedRun) -> Any:
+    """What tells the questions of a run from others."""
     return read_config(run.folder)["settings"].get("questions")
 
 
@@ -122,7 +78,8 @@ def _points(interval: Interval) -> str:
     return f"{100 * interval.mean:+.1f} [{100 * interval.low:+.1f}, {100 * interval.high:+.1f}]"
 
 
-def _verdict(interval: Interval) -> str:
+def verdict(interval: Interval) -> str:
+    """A paired difference in words; empty where there is none."""
     if math.isnan(interval.mean):
         return ""
     return "better" if interval.low > 0 else "worse" if interval.high < 0 else "not told apart"
@@ -142,15 +99,14 @@ def _costs(runs: dict[str, GradedRun]) -> list[Section]:
             if mode != "value" and score.tokens > 0 and math.isfinite(score.accuracy.mean):
                 accuracy = score.accuracy
                 by_tokens[f"{mode}{label}"] = Curve([score.tokens], [accuracy.mean], [accuracy.low], [accuracy.high])
-    figures = []
+    charts = []
     if by_simulations:
         caption = "From one search per problem, read after fewer simulations; bands are 95 % intervals."
-        figures.append(Figure(accuracy_curve(by_simulations), caption))
+        charts.append(accuracy_curve(by_simulations, caption=caption))
     if by_tokens:
-        figures.append(
-            Figure(accuracy_curve(by_tokens, xlabel="tokens per problem"), "Every mode at the tokens that it sampled.")
-        )
-    return [Section("Accuracy against cost", "", figures)] if figures else []
+        caption = "Every mode at the tokens that it sampled."
+        charts.append(accuracy_curve(by_tokens, xlabel="tokens per problem", caption=caption))
+    return [Section("Accuracy against cost", "", charts)] if charts else []
 
 
 def _simulation_curve(run: GradedRun) -> tuple[list[int], list[Interval], list[float]] | None:
@@ -169,7 +125,7 @@ def _simulation_curve(run: GradedRun) -> tuple[list[int], list[Interval], list[f
 
 
 def _trust(runs: dict[str, GradedRun]) -> Section:
-    rows, figures = [], []
+    rows, charts = [], []
     for name, run in runs.items():
         for mode in ("value", "best-of-n"):
             score = run.scores.get(mode)
@@ -178,13 +134,13 @@ def _trust(runs: dict[str, GradedRun]) -> Section:
             found = score.calibration
             auc = f"{found.auc:.3f}" if math.isfinite(found.auc) else "–"
             rows.append([name, mode, str(found.count), f"{found.ece:.3f}", f"{found.brier:.3f}", auc])
-            figures.append(Figure(reliability_diagram(score.predicted, score.outcome), f"{name}, answers of {mode}"))
+            charts.append(reliability_diagram(score.predicted, score.outcome, caption=f"{name}, answers of {mode}"))
     if not rows:
         return Section("How far v̂ can be trusted", "No graded answer of these runs has a value.")
     table = Table(
         ["run", "answers of", "answers", "ECE", "Brier", "AUC"], rows, "AUC 0.5 is chance; ECE and Brier are best at 0."
     )
-    return Section("How far v̂ can be trusted", "", [table, *figures])
+    return Section("How far v̂ can be trusted", "", [table, *charts])
 
 
 def _sampled_trees(run: GradedRun) -> list[SearchResult]:
@@ -194,7 +150,7 @@ def _sampled_trees(run: GradedRun) -> list[SearchResult]:
     return [run.load_search(path) for path in paths[::stride]]
 
 
-def _measured(run: GradedRun, result: SearchResult) -> tuple[np.ndarray, np.ndarray] | None:
+def measured_potential(run: GradedRun, result: SearchResult) -> tuple[np.ndarray, np.ndarray] | None:
     """(goal, V), each (N,), or None where a tree has no right leaf or no latents."""
     import torch
 
@@ -207,7 +163,7 @@ def _measured(run: GradedRun, result: SearchResult) -> tuple[np.ndarray, np.ndar
 def _potentials(run: GradedRun, trees: Sequence[SearchResult]) -> list[Section]:
     pairs = []
     for result in trees:
-        measured = _measured(run, result)
+        measured = measured_potential(run, result)
         if measured is not None:
             known = np.isfinite(result.tree.value)
             pairs.append(np.stack([measured[1][known], result.tree.value[known]]))
@@ -219,8 +175,8 @@ def _potentials(run: GradedRun, trees: Sequence[SearchResult]) -> list[Section]:
         f"{true.size} states of {len(pairs)} trees that hold a right answer: mean squared error {error:.4f}, "
         f"correlation {_correlation(true, guessed)}. V is known only after grading."
     )
-    picture = Figure(scatter(true.tolist(), guessed.tolist(), xlabel="potential V", ylabel="value head v̂"))
-    return [Section("V against v̂", text, [picture])]
+    chart = scatter(true.tolist(), guessed.tolist(), xlabel="potential V", ylabel="value head v̂")
+    return [Section("V against v̂", text, [chart])]
 
 
 def _correlation(a: np.ndarray, b: np.ndarray) -> str:
@@ -251,48 +207,6 @@ def _pruning(runs: dict[str, GradedRun]) -> list[Section]:
         return []
     columns = ["run", "pruned", "nodes per tree", "share disabled", "accuracy", "tokens per problem"]
     return [Section("Pruning", "", [Table(columns, rows)])]
-
-
-def _gallery(run: GradedRun, trees: Sequence[SearchResult], count: int) -> list[Section]:
-    drawable = [tree for tree in trees if tree.latents is not None and 2 < len(tree.tree) <= _LARGEST_PICTURE]
-    drawable.sort(key=lambda result: (-_balance(run, result), result.index))
-    pictures = (_picture(run, result) for result in drawable)
-    figures = list(itertools.islice((Figure(picture) for picture in pictures if picture is not None), count))
-    text = (
-        "The centre is the prompt. Trees with right and wrong answers come first; without a right answer there is no V."
-    )
-    return [Section("Trees on the Poincaré disk", text, figures)] if figures else []
-
-
-def _picture(run: GradedRun, result: SearchResult) -> str | None:
-    """The tree's figure, with as much of its steps' text as there is room for; None where there is none at all."""
-    measured = _measured(run, result)
-    picture = TreePicture(
-        result.tree,
-        result.latents,
-        potential=None if measured is None else measured[1],
-        correct=run.goal(result),
-        chosen=result.node,
-        title=f"Problem {result.index}: {_shorten(result.question, 160)}",
-    )
-    for characters in _STEP_CHARS:
-        markup = tree_figure(picture, max_text=characters)
-        if len(markup.encode("utf-8", "replace")) <= _TREE_BYTES:
-            return markup
-    return None
-
-
-def _balance(run: GradedRun, result: SearchResult) -> float:
-    answered = result.tree.answered()
-    if not len(answered):
-        return 0.0
-    share = float(run.goal(result)[answered].mean())
-    return share * (1 - share)
-
-
-def _shorten(text: str, length: int) -> str:
-    flat = " ".join(text.split())
-    return flat if len(flat) <= length else flat[: length - 1] + "…"
 
 
 def _settings(runs: dict[str, GradedRun]) -> Section:

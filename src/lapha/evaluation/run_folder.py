@@ -15,6 +15,7 @@ from lapha._checks import check
 from lapha._identity import differences
 from lapha._imports import require
 from lapha._store import FolderLock, LineFile, read_lines, remove_leftovers, replace_file
+from lapha._store.lines import encode_line
 from lapha.evaluation.folders import PROBE, plain, prepare_folder
 from lapha.evaluation.modes import MODES, Outcome
 from lapha.evaluation.provenance import environment_record
@@ -24,6 +25,7 @@ CONFIG, ROLLOUTS, TREES, GRADES = "config.yaml", "rollouts.jsonl", "trees", "gra
 JUDGEMENTS = "judge.jsonl"  # a judge's, by what it was asked: they stay good for any run
 FORMAT = 2  # from which on every line and the settings have a checksum
 _ADVICE = "Use another folder, or --force to start anew."
+PROBLEMS = "problems.jsonl"  # questions and gold answers, written when the run is graded
 RESULTS_CSV, RESULTS_MD, REPORT = "results.csv", "results.md", "report.html"
 
 
@@ -82,6 +84,7 @@ class RunFolder:
         for name in (
             ROLLOUTS,
             GRADES,
+            PROBLEMS,
             RESULTS_CSV,
             RESULTS_MD,
             REPORT,
@@ -193,6 +196,24 @@ def read_config(folder: str | Path) -> dict[str, Any]:
         )
     document.pop("checksum", None)
     return document
+
+
+def write_problems(folder: str | Path, problems: Mapping[int, tuple[str, str | None]]) -> None:
+    """Write what a reader of the run needs beside its records: number -> (question, gold answer).
+
+    Called when a run is graded, after its searches: nothing that searches reads it.
+    """
+    lines = [
+        encode_line({"index": index, "question": q, "gold": gold}) for index, (q, gold) in sorted(problems.items())
+    ]
+    replace_file(Path(folder) / PROBLEMS, b"".join(lines))
+
+
+def read_problems(folder: str | Path) -> dict[int, tuple[str, str | None]]:
+    """What `write_problems` wrote; empty where there is none."""
+    path = Path(folder) / PROBLEMS
+    records = read_lines(path, checked=True).records if path.is_file() else []
+    return {record["index"]: (record["question"], record["gold"]) for record in records}
 
 
 def read_records(folder: str | Path) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +130,31 @@ class Journal:
 
     def _latents_path(self, key: str) -> Path:
         return self.folder / _LATENTS / f"{key}.safetensors"
+
+
+def read_journal(folder: str | Path, limit: int | None = None) -> Iterator[SearchResult]:
+    """The finished results of a journal, in the order in which they were written. Changes nothing and takes no lock.
+
+    Args:
+        folder: the journal.
+        limit: most results, or None.
+
+    Raises:
+        ValueError: no journal, or a damaged one. A last line that is cut short, as in a journal in use, is left out.
+    """
+    folder = Path(folder)
+    read_document(folder / _HEADER, FORMAT, VERSION)
+    with open(folder / _RESULTS, "rb") as file:
+        for index, line in enumerate(file):
+            if index == limit:
+                return
+            document = _decode(line[:-1]) if line.endswith(b"\n") else None
+            if document is None:
+                if not file.read(1):
+                    return
+                raise FileProblem(str(folder / _RESULTS), "good lines", f"a damaged line {index + 1}")
+            latents = load_latents(folder / _LATENTS / f"{document['key']}.safetensors", document["key"])
+            yield SearchResult.from_dict(document, latents, str(folder))
 
 
 def _prepared(folder: str | Path) -> Path:

@@ -1,18 +1,29 @@
-"""Pictures: search trees on the Poincaré disk, curves, and self-contained HTML reports.
+"""Pictures: one page in which a person reads problems, trees and training, and an animation of a search."""
 
-Trees need nothing beyond the core; curves need matplotlib and pages jinja2 (``pip install 'lapha[viz]'``).
-"""
-
-from lapha.viz.curves import Curve, accuracy_curve, learning_curve, reliability_diagram, scatter
-from lapha.viz.disk import TreePicture, tree_figure, write_tree_page
-from lapha.viz.layout import DiskLayout, disk_layout, geodesic_arc
-from lapha.viz.report import Figure, Report, Section, Table, render_report, write_report
+from lapha.viz.animate import write_animation
+from lapha.viz.curves import Chart, Curve, accuracy_curve, learning_curve, reliability_diagram, scatter
+from lapha.viz.layout import DiskLayout, disk_layout, geodesic_arc, radial_scale
+from lapha.viz.page import (
+    Page,
+    PageRun,
+    PageTree,
+    Section,
+    Table,
+    read_page,
+    render_page,
+    tree_page,
+    write_page,
+    write_tree_page,
+)
+from lapha.viz.picture import TreePicture, tree_data
 
 __all__ = [
+    "Chart",
     "Curve",
     "DiskLayout",
-    "Figure",
-    "Report",
+    "Page",
+    "PageRun",
+    "PageTree",
     "Section",
     "Table",
     "TreePicture",
@@ -20,10 +31,14 @@ __all__ = [
     "disk_layout",
     "geodesic_arc",
     "learning_curve",
+    "radial_scale",
+    "read_page",
     "reliability_diagram",
-    "render_report",
+    "render_page",
     "scatter",
-    "tree_figure",
-    "write_report",
+    "tree_data",
+    "tree_page",
+    "write_animation",
+    "write_page",
     "write_tree_page",
 ]
