@@ -17,9 +17,9 @@ _FLAGS = (
 )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium():
-    """A headless browser for the session."""
+    """A headless browser for one module: while it is open, its library keeps an event loop running in this thread."""
     sync_api = pytest.importorskip("playwright.sync_api")
     path = next(filter(None, map(shutil.which, _BROWSERS)), None)
     if path is None:

@@ -15,7 +15,7 @@ def test_the_svg_shows_every_node_edge_and_text(picture, tmp_path):
     assert len(root.findall(f"{space}polygon")) == len(picture.tree)
     assert len(root.findall(f"{space}path")) == len(picture.tree) - 1 + len(picture.tree.path(4)) - 1
     texts = ["".join(text.itertext()) for text in root.findall(f"{space}text")]
-    assert texts == ["Which <number>?", "answer: <4>  (right)"]
+    assert texts == ["Which <number>?", "answer: <4> (right)"]
 
 
 def test_nodes_appear_with_their_simulation_and_fade_when_pruned(picture, tmp_path):

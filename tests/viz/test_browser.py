@@ -218,7 +218,7 @@ def test_problems_are_filtered_sorted_and_read(page_text, open_page):
     page.keyboard.press("Enter")
     dialog = page.get_by_role("dialog")
     assert "question 17 of run" in dialog.inner_text()
-    assert "why 17" in dialog.inner_text()
+    dialog.get_by_text("why 17").wait_for()
     page.keyboard.press("Escape")
     settle(page)
     assert page.query_selector("[role=dialog]") is None

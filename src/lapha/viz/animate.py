@@ -108,7 +108,7 @@ def _captions(picture: TreePicture) -> tuple[str, str]:
     chosen = picture.chosen
     answer = "no leaf answers" if chosen is None else f"answer: {picture.tree.answer[chosen]}"
     if chosen is not None and picture.correct is not None:
-        answer += "  (right)" if picture.correct[chosen] else "  (wrong)"
+        answer += " (right)" if picture.correct[chosen] else " (wrong)"
     return _one_line(picture.tree.question, 88), _one_line(answer, 60)
 
 
