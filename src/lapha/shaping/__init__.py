@@ -1,6 +1,7 @@
 """Rewards from latents: one pipeline (`shape`), its adapters for trees and chains, and its parts.
 
-`lapha.integrations.shape_rollouts` is the adapter for flat records of one's own rollouts.
+`lapha.integrations.shape_rollouts` is the adapter for flat records of one's own rollouts. `lapha.shaping.potentials` holds
+what V may be, `lapha.shaping.credit` the credit rules of other methods for comparison.
 """
 
 from lapha.shaping._potential import potential, success_rate
@@ -12,16 +13,21 @@ from lapha.shaping.chains import (
     shape_chains,
     steps_to_tokens,
 )
+from lapha.shaping.compare import Comparison, RuleReport, compare_credit
 from lapha.shaping.config import ShapingConfig
 from lapha.shaping.groups import SiblingGroup, choose_sibling_groups, sibling_advantages
 from lapha.shaping.pipeline import Shaped, shape
 from lapha.shaping.potentials import TreeStates
 from lapha.shaping.rewards import AdaptiveWeights, adaptive_process_reward, adaptive_weights, process_reward
+from lapha.shaping.rollouts import Rollouts
 from lapha.shaping.trees import ShapedTree, TreeRow, rows_of_group, shape_tree
 from lapha.shaping.verdicts import Verdicts, Verifier, leaf_accuracy, mark_correct
 
 __all__ = [
     "AdaptiveWeights",
+    "Comparison",
+    "Rollouts",
+    "RuleReport",
     "Shaped",
     "ShapedChains",
     "ShapedTree",
@@ -37,6 +43,7 @@ __all__ = [
     "chain_potential",
     "chain_rewards",
     "choose_sibling_groups",
+    "compare_credit",
     "leaf_accuracy",
     "mark_correct",
     "potential",

@@ -235,8 +235,8 @@ def random_potential(seed: int = 0) -> PotentialRule:
     def rule(tree: TreeStates) -> Tensor:
         if not bool(tree.correct.any()):
             return tree.zeros
-        tree_seed = crc32(tree.points.radius.detach().cpu().numpy().tobytes())  # other numbers in every tree
-        generator = torch.Generator().manual_seed(seed * 2**32 + tree_seed)
+        radii = tree.points.radius.detach().cpu().numpy().tobytes()  # other numbers in every tree
+        generator = torch.Generator().manual_seed(crc32(radii, seed))
         V = torch.rand(len(tree.parent), generator=generator, dtype=torch.float64)
         return tree.pinned(V.to(device=tree.points.device, dtype=tree.points.radius.dtype))
 
