@@ -134,11 +134,12 @@ class Evaluation:
     """h(s) and v̂(s) of one state.
 
     Attributes:
-        pooled: (H,) float32 mean of the last hidden states over the state's tokens, on the CPU or the device.
-        value: v̂(s) in [0, 1].
+        pooled: (H,) float32 mean of the last hidden states over the state's tokens, on the CPU or the device; None where
+            the evaluator knows none: all states of the tree then lie at the origin.
+        value: v̂(s) in [0, 1]; NaN where it is not known.
     """
 
-    pooled: torch.Tensor = field(repr=False)
+    pooled: torch.Tensor | None = field(repr=False)
     value: float
 
 

@@ -31,5 +31,9 @@ class ServerFailedError(EngineError):
     """A server did not answer, or said that it cannot now: another one, or the same one later, may."""
 
 
+class BadAnswerError(ServerFailedError):
+    """A server answered with something that cannot be: missing parts, wrong types, numbers out of range."""
+
+
 def _rebuild(kind: type[EngineError], message: str, request: str, server: str) -> EngineError:
     return kind(message, request=request, server=server)

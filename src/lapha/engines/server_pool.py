@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,7 @@ from lapha._checks import check
 from lapha._http import LoopSessions
 from lapha._imports import require
 from lapha.engines.breaker import CircuitBreaker
-from lapha.engines.errors import EngineError, RequestRefusedError, ServerFailedError
+from lapha.engines.errors import BadAnswerError, EngineError, RequestRefusedError, ServerFailedError
 
 logger = logging.getLogger(__name__)
 
@@ -110,21 +110,49 @@ class ServerPool:
         return sorted(server.url for server in self.servers)
 
     async def ask(
-        self, path: str, payload: dict[str, Any] | None = None, *, name: str, weight: int = 1
-    ) -> dict[str, Any]:
-        """Ask some server and return its JSON answer.
+        self,
+        path: str,
+        payload: dict[str, Any] | None = None,
+        *,
+        name: str,
+        weight: int = 1,
+        read: Callable[[Any], Any] | None = None,
+    ) -> Any:
+        """Ask some server and return its JSON answer, or what `read` makes of it.
+
+        All attempts together take at most attempts × timeout_s. A server that refuses a request is not asked again, but
+        each of the others is.
 
         Args:
             path: such as ``"/v1/completions"``.
             payload: JSON body to POST; None for a GET.
             name: of the request, for messages.
             weight: how much work it is, for balancing.
+            read: checks and reads an answer; a `ServerFailedError` that it raises is the server's failure.
 
         Raises:
-            RequestRefusedError: a server refuses the request.
+            RequestRefusedError: every server refuses the request.
             EngineError: all attempts failed; names the request and what each server last said.
         """
         tried: list[Server] = []
+        limit = self.policy.attempts * self.policy.timeout_s
+        try:
+            async with asyncio.timeout(limit):
+                return await self._persist(path, payload, name, weight, read, tried)
+        except TimeoutError as error:
+            message = f"gave up after {limit:g} s and {len(tried)} attempts ({self._said()})"
+            raise EngineError(message, request=name, server=tried[-1].url if tried else "") from error
+
+    def _said(self) -> str:
+        """What each server last said that was no answer."""
+        return "; ".join(f"{url}: {text}" for url, text in self.stats.last_errors.items()) or "no answer"
+
+    async def _persist(
+        self, path: str, payload: dict[str, Any] | None, name: str, weight: int,
+        read: Callable[[Any], Any] | None, tried: list[Server],
+    ) -> Any:  # fmt: skip
+        """Ask until there is an answer; `tried` notes who was asked."""
+        refused: dict[str, EngineError] = {}  # by servers that are not asked again
         attempts = self._tenacity.AsyncRetrying(
             stop=self._tenacity.stop_after_attempt(self.policy.attempts),
             wait=lambda state: self._pause(state, tried),
@@ -135,10 +163,9 @@ class ServerPool:
         try:
             async for attempt in attempts:
                 with attempt:
-                    return await self._attempt(path, payload, name, weight, tried)
+                    return await self._attempt(path, payload, name, weight, read, tried, refused)
         except self._tenacity.RetryError as error:
-            said = "; ".join(f"{url}: {text}" for url, text in self.stats.last_errors.items())
-            message = f"gave up after {self.policy.attempts} attempts ({said})"
+            message = f"gave up after {self.policy.attempts} attempts ({self._said()})"
             raise EngineError(message, request=name, server=tried[-1].url) from error.last_attempt.exception()
         raise AssertionError("unreachable: the loop above returns or raises")
 
@@ -147,9 +174,10 @@ class ServerPool:
         await self._sessions.aclose()
 
     async def _attempt(
-        self, path: str, payload: dict[str, Any] | None, name: str, weight: int, tried: list[Server]
-    ) -> dict[str, Any]:
-        server = await self._choose(tried)
+        self, path: str, payload: dict[str, Any] | None, name: str, weight: int, read: Callable[[Any], Any] | None,
+        tried: list[Server], refused: dict[str, EngineError],
+    ) -> Any:  # fmt: skip
+        server = await self._choose(tried, refused)
         if tried and tried[-1] is not server:
             self.stats.failovers += 1
         tried.append(server)
@@ -157,14 +185,26 @@ class ServerPool:
         server.breaker.sent()
         try:
             answer = await self._send(server, path, payload, name)
+            if read is not None:
+                answer = _read(read, answer, name, server)
         except ServerFailedError as error:
             server.failed += 1
             server.breaker.failed()
             self.stats.last_errors[server.url] = error.message
+            if isinstance(error, BadAnswerError) and tried.count(server) > 1:
+                refused[server.url] = error  # twice is its way
+            if len(refused) == len(self.servers):
+                raise EngineError(
+                    f"no server gives an answer that can be used ({self._said()})", request=name
+                ) from error
             raise
-        except RequestRefusedError:
+        except RequestRefusedError as error:
             server.breaker.succeeded()  # it is alive and well
-            raise
+            refused[server.url] = error
+            if len(refused) == len(self.servers):
+                raise
+            self.stats.last_errors[server.url] = error.message
+            raise ServerFailedError(error.message, request=name, server=server.url) from error
         except asyncio.CancelledError:
             server.breaker.abandoned()
             raise
@@ -174,7 +214,7 @@ class ServerPool:
         server.breaker.succeeded()
         return answer
 
-    async def _send(self, server: Server, path: str, payload: dict[str, Any] | None, name: str) -> dict[str, Any]:
+    async def _send(self, server: Server, path: str, payload: dict[str, Any] | None, name: str) -> Any:
         method = "GET" if payload is None else "POST"
         session = await self._sessions.get()
         try:
@@ -192,10 +232,10 @@ class ServerPool:
             message = f"not JSON: {_excerpt(body)}"
             raise ServerFailedError(message, request=name, server=server.url) from error
 
-    async def _choose(self, tried: Sequence[Server]) -> Server:
+    async def _choose(self, tried: Sequence[Server], refused: Mapping[str, object]) -> Server:
         """The least busy server that may be asked, one that has not just failed this request if there is one."""
         while True:
-            ready = [server for server in self.servers if server.breaker.passes]
+            ready = [server for server in self.servers if server.breaker.passes and server.url not in refused]
             if ready:
                 last = tried[-1] if tried else None
                 return min(ready, key=lambda server: (server is last, server.outstanding, server.answered))
@@ -214,6 +254,13 @@ class ServerPool:
     def _note_retry(self, state: Any) -> None:
         self.stats.retries += 1
         logger.warning("attempt %d of %s", state.attempt_number, state.outcome.exception())
+
+
+def _read(read: Callable[[Any], Any], answer: Any, name: str, server: Server) -> Any:
+    try:
+        return read(answer)
+    except ServerFailedError as error:
+        raise BadAnswerError(error.message, request=name, server=server.url) from error
 
 
 def _excerpt(body: bytes, length: int = 300) -> str:

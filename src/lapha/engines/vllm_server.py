@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
@@ -15,7 +16,8 @@ from lapha._checks import check
 from lapha._imports import require
 from lapha.agent import ChatEnvironment
 from lapha.agent import stop_token_ids as ends_of_step
-from lapha.engines.errors import EngineError, RequestRefusedError
+from lapha.engines.completions import Completion, read_completions, rows_of
+from lapha.engines.errors import RequestRefusedError
 from lapha.engines.server_pool import RetryPolicy, ServerPool
 from lapha.latent import ValueHead
 from lapha.types import Environment, Evaluation, Evaluator, Sample, SampleRequest, State
@@ -79,20 +81,16 @@ class PoolingServer:
         if self.model is not None:
             payload["model"] = self.model
         name = f"h(s) of {len(states)} states"
-        answer = await self.pool.ask("/pooling", payload, name=name, weight=len(states))
-        rows: list[np.ndarray | None] = [None] * len(states)
-        for item in answer["data"]:
-            rows[item["index"]] = np.frombuffer(base64.b64decode(item["data"]), dtype="<f4").copy()
         size = self.value_head.hidden_size
-        found = [row for row in rows if row is not None and row.shape == (size,)]
-        if len(found) != len(states):
-            shapes = sorted({str(None if row is None else row.shape) for row in rows})
-            raise EngineError(
-                f"expected one vector of {size} numbers a state, got shapes {', '.join(shapes)}: is the server started "
-                "with MEAN pooling, and is the value head this model's?",
-                request=name,
-            )
-        return found
+
+        def read(answer: Any) -> list[np.ndarray]:
+            return rows_of(answer, len(states), size, _vector, "data")
+
+        return await self.pool.ask("/pooling", payload, name=name, weight=len(states), read=read)
+
+
+def _vector(data: str) -> np.ndarray:
+    return np.frombuffer(base64.b64decode(data, validate=True), dtype="<f4").copy()
 
 
 class VLLMServerEngine:
@@ -181,23 +179,23 @@ class VLLMServerEngine:
             message = f"a context of {len(prefix)} tokens leaves no room in the model's window of {room + len(prefix)}"
             raise RequestRefusedError(message, request=request.name)
         payload["max_tokens"] = min(payload["max_tokens"], room)  # vLLM refuses more than fits
-        answer = await self.pool.ask("/v1/completions", payload, name=request.name, weight=request.n)
-        choices = sorted(answer["choices"], key=lambda choice: choice["index"])
-        if len(choices) != payload["n"]:
-            raise EngineError(f"expected {payload['n']} continuations, got {len(choices)}", request=request.name)
-        samples = [self._sample(choice, prefix, request.name) for choice in choices]
+        count, most = payload["n"], payload["max_tokens"]
+        completions = await self.pool.ask(
+            "/v1/completions", payload, name=request.name, weight=request.n,
+            read=lambda answer: read_completions(answer, count, most),
+        )  # fmt: skip
+        samples = [self._sample(completion, prefix) for completion in completions]
         # the most likely continuation is one; vLLM does not repeat it
         return samples if len(samples) == request.n else [self._copy(samples[0]) for _ in range(request.n)]
 
     async def evaluate(self, states: Sequence[State]) -> list[Evaluation]:
-        """h(s) and v̂(s) of `states`, by the evaluator.
+        """h(s) and v̂(s) of `states`, by the evaluator; without one no latent, and a value that is not known (NaN).
 
         Raises:
-            ValueError: there is none.
             EngineError: the pooling servers failed.
         """
         if self.evaluator is None:
-            raise ValueError("evaluator: expected pooling_urls with a value_head, or an evaluator, got neither")
+            return [Evaluation(None, math.nan) for _ in states]
         return await self.evaluator.evaluate(states)
 
     async def aclose(self) -> None:
@@ -214,10 +212,14 @@ class VLLMServerEngine:
             except RequestRefusedError as error:
                 logger.warning("no limit to the length of contexts is known: %s", error)
                 answer = {}
+            cards = answer.get("data") if isinstance(answer, dict) else None
             limits = [
                 card["max_model_len"]
-                for card in answer.get("data", ())
-                if card.get("max_model_len") and self.model in (None, card.get("id"))
+                for card in cards or ()
+                if isinstance(card, dict)
+                and isinstance(card.get("max_model_len"), int)
+                and card["max_model_len"] >= 1
+                and self.model in (None, card.get("id"))
             ]
             self.context_limit = min(limits, default=2**31)
         return self.context_limit
@@ -241,20 +243,13 @@ class VLLMServerEngine:
             "stop_token_ids": self._stop_token_ids,
         }
 
-    def _sample(self, choice: dict[str, Any], prefix: tuple[int, ...], name: str) -> Sample:
-        tokens, logprobs = choice.get("token_ids"), (choice.get("logprobs") or {}).get("token_logprobs")
-        if tokens is None or logprobs is None or len(tokens) != len(logprobs):
-            raise EngineError(
-                "expected token ids and as many log-probabilities (is the server vLLM, with return_token_ids?), got "
-                f"{None if tokens is None else len(tokens)} and {None if logprobs is None else len(logprobs)}",
-                request=name,
-            )
-        stopped = choice["finish_reason"] == "stop"
+    def _sample(self, completion: Completion, prefix: tuple[int, ...]) -> Sample:
+        tokens = completion.token_ids or []
         text = self.tokenizer.decode(
-            tokens[:-1] if stopped else tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False
+            tokens[:-1] if completion.stopped else tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False
         )
-        reason = "stop" if stopped else "length"
-        return Sample(list(tokens), list(logprobs), text, reason, State(prefix + tuple(tokens)))
+        reason = "stop" if completion.stopped else "length"
+        return Sample(tokens, completion.logprobs or [], text, reason, State(prefix + tuple(tokens)))
 
     @staticmethod
     def _copy(sample: Sample) -> Sample:

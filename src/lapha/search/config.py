@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import numbers
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -71,24 +74,46 @@ class SearchConfig:
     answer: str = "value"
 
     def __post_init__(self) -> None:
+        for name, kind in (("sampling", SamplingParams), ("prune", PruneConfig)):
+            self._convert(name, kind)
         for name in ("simulations", "breadth", "depth_limit", "parallel_expansions"):
-            check(_integer(getattr(self, name), 1), name, "an integer >= 1", getattr(self, name))
+            self._integer(name, 1)
         for name in ("virtual_loss", "prune_every", "seed"):
-            check(_integer(getattr(self, name), 0), name, "an integer >= 0", getattr(self, name))
+            self._integer(name, 0)
         for name in ("v_prior", "value_trust"):
-            check(0 <= getattr(self, name) <= 1, name, "a number in [0, 1]", getattr(self, name))
-        check(self.c_puct >= 0, "c_puct", "a number >= 0", self.c_puct)
+            check(_number(getattr(self, name), 0, 1), name, "a number in [0, 1]", repr(getattr(self, name)))
+        check(_number(self.c_puct, 0), "c_puct", "a number >= 0", self.c_puct)
         check_choice(self.selection, "selection", SELECTION_RULES)
         check_choice(self.answer, "answer", ANSWER_RULES)
         check_choice(self.backup, "backup", ("auto", "terminal", "value"))
-        limit = self.max_expands
-        check(limit == DECAY or _integer(limit, 1), "max_expands", f"an integer >= 1 or {DECAY!r}", repr(limit))
+        if self.max_expands != DECAY:
+            self._integer("max_expands", 1, f"an integer >= 1 or {DECAY!r}")
         for name in ("max_tokens", "deadline_s"):
-            check(getattr(self, name) is None or getattr(self, name) > 0, name, "a number > 0", getattr(self, name))
+            limit = getattr(self, name)
+            check(limit is None or (_number(limit, 0) and limit > 0), name, "a number > 0", repr(limit))
         if self.widening is not None:
-            good = len(self.widening) == 2 and self.widening[0] > 0 and 0 <= self.widening[1] <= 1
+            good = isinstance(self.widening, (tuple, list)) and len(self.widening) == 2
+            good = good and _number(self.widening[0], 0) and self.widening[0] > 0 and _number(self.widening[1], 0, 1)
             check(good, "widening", "(constant > 0, exponent in [0, 1])", self.widening)
             object.__setattr__(self, "widening", tuple(self.widening))
+
+    def _convert(self, name: str, kind: type) -> None:
+        """A mapping of settings, as `to_dict` writes it, becomes the record that it describes."""
+        value = getattr(self, name)
+        if isinstance(value, Mapping):
+            known = [field.name for field in dataclasses.fields(kind)]
+            unknown = sorted(set(value) - set(known))
+            check(not unknown, name, f"settings among {', '.join(known)}", unknown)
+            object.__setattr__(self, name, kind(**value))
+        else:
+            check(isinstance(value, kind), name, f"a {kind.__name__} or its settings", type(value).__name__)
+
+    def _integer(self, name: str, least: int, expected: str = "") -> None:
+        """An integer of any kind, numpy's too, becomes Python's."""
+        value = getattr(self, name)
+        good = isinstance(value, numbers.Integral) and not isinstance(value, bool) and value >= least
+        check(good, name, expected or f"an integer >= {least}", repr(value))
+        object.__setattr__(self, name, int(value))
 
     @property
     def backs_up_values(self) -> bool:
@@ -106,5 +131,7 @@ class SearchConfig:
         return dataclasses.asdict(self)
 
 
-def _integer(value: Any, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+def _number(value: Any, least: float, most: float = math.inf) -> bool:
+    """Whether `value` is a finite number in [least, most]."""
+    good = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    return good and math.isfinite(value) and least <= value <= most

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lapha.search.hooks import Services
+from lapha.search.seams import checked_evaluations
 from lapha.types import Evaluation, Sample, SampleRequest, State, Step, Turn
 
 
@@ -45,14 +46,7 @@ async def evaluate(services: Services, states: Sequence[State], name: str) -> li
     Raises:
         ValueError: the evaluator returned another number of evaluations, or a value outside [0, 1].
     """
-    evaluations = await services.evaluator.evaluate(states)
-    if len(evaluations) != len(states):
-        raise ValueError(f"evaluator: expected {len(states)} evaluations for {name}, got {len(evaluations)}")
-    for evaluation in evaluations:
-        value = evaluation.value
-        if value == value and not 0.0 <= value <= 1.0:  # NaN says "no value known"
-            raise ValueError(f"evaluator: expected values in [0, 1] for {name}, got {value}")
-    return evaluations
+    return checked_evaluations(await services.evaluator.evaluate(states), len(states), name)
 
 
 async def _abandon(services: Services, steps: Sequence[asyncio.Future[Step]]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ from lapha.search.expansion import Expansion, evaluate, expand
 from lapha.search.frontier import Frontier
 from lapha.search.hooks import Services
 from lapha.search.latents import TreeLatents
+from lapha.search.seams import finite_value
 from lapha.search.seeds import derived_seed
 from lapha.search.selection import SELECTION_RULES
 from lapha.tree import SearchTree
@@ -241,9 +241,9 @@ class TreeSearch:
         tree = self.tree
         for node, status, evaluation in zip(nodes, tree.status[nodes].tolist(), expansion.evaluations):
             if status != _OPEN:
-                value = float(self.services.terminal_value(tree, node, evaluation))
-                if not math.isfinite(value):
-                    raise ValueError(f"terminal_value: expected a finite number, got {value} for node {node}")
+                value = finite_value(
+                    self.services.terminal_value(tree, node, evaluation), "terminal_value", f"node {node}"
+                )
             elif self.config.backs_up_values:
                 value = self._frontier.node_value(node)
             else:

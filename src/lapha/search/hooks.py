@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from lapha.search.seams import checked_sample
 from lapha.tree import SearchTree
 from lapha.types import Environment, Evaluation, Evaluator, Policy, Sample, SampleRequest
 
@@ -90,29 +91,18 @@ class Services:
     meter: RunMeter
 
     async def sample(self, request: SampleRequest) -> list[Sample]:
-        """Ask the policy, and check that it kept its side of the bargain.
+        """Ask the policy, and check what it returns.
 
         Raises:
-            ValueError: the policy returned another number of samples, or states that do not append.
+            ValueError: another number of samples, states that do not append, or log-probabilities that cannot be.
         """
         self.meter.request_starts()
         try:
             samples = await self.policy.sample(request)
         finally:
             self.meter.request_ends()
+        samples = [checked_sample(sample, request, index) for index, sample in enumerate(samples)]
         if len(samples) != request.n:
             raise ValueError(f"policy: expected {request.n} samples for {request.name}, got {len(samples)}")
-        before = len(request.state.token_ids) + len(request.bridge_ids)
-        for sample in samples:
-            self.meter.tokens += len(sample.token_ids)
-            if len(sample.state.token_ids) != before + len(sample.token_ids):
-                raise ValueError(
-                    f"policy: expected child states that append {len(sample.token_ids)} tokens to {before} for "
-                    f"{request.name}, got {len(sample.state.token_ids)} tokens"
-                )
-            if len(sample.logprobs) != len(sample.token_ids):
-                raise ValueError(
-                    f"policy: expected one log-probability a token for {request.name}, "
-                    f"got {len(sample.logprobs)} for {len(sample.token_ids)} tokens"
-                )
+        self.meter.tokens += sum(len(sample.token_ids) for sample in samples)
         return samples

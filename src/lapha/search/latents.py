@@ -29,12 +29,14 @@ class TreeLatents:
         self._fresh: list[torch.Tensor] = []
         self._points: PolarPoints | None = None  # of the nodes before the fresh ones
 
-    def append(self, pooled: torch.Tensor) -> None:
-        """Add the next node's h(s), (H,).
+    def append(self, pooled: torch.Tensor | None) -> None:
+        """Add the next node's h(s), (H,); None for a state whose h(s) the evaluator does not know.
 
         Raises:
             ValueError: not a vector of the root's length.
         """
+        if pooled is None:
+            pooled = torch.zeros(1)
         if self._root is None:
             check(pooled.dim() == 1, "pooled", "shape (H,)", f"shape {tuple(pooled.shape)}")
             self._root = _on_host(pooled)

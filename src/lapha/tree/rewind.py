@@ -53,6 +53,8 @@ def _replay_visits(tree: SearchTree) -> None:
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
-    """Softmax of a vector, in float64."""
+    """Softmax of a vector, in float64; 0 for −inf, also where all are."""
+    if float(logits.max()) == -np.inf:
+        return np.zeros(len(logits))
     shifted = np.exp(logits.astype(np.float64) - float(logits.max()))
     return shifted / shifted.sum()

@@ -92,6 +92,7 @@ class TokenSampler:
         scores, candidates = self._candidates(logits)
         cumulative = torch.softmax(scores, dim=-1).cumsum(dim=-1, dtype=torch.float64)
         drawn = torch.searchsorted(cumulative, (uniform * cumulative[:, -1]).unsqueeze(-1), right=True)
+        drawn = drawn.clamp_max(cumulative.shape[-1] - 1)  # NaN logits find no place; the worker names them
         return drawn.squeeze(-1) if candidates is None else candidates.gather(-1, drawn).squeeze(-1)
 
     def _candidates(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
+from lapha.engines.errors import EngineError
 from lapha.engines.transformers_engine.jobs import Inbox, Job, Outbox, Row, deliver, settle
 from lapha.engines.transformers_engine.model import CausalDecoder
 from lapha.engines.transformers_engine.sampling import TokenSampler, logprobs_of, uniforms
@@ -174,6 +175,12 @@ class Worker(ABC):
             tokens[part] = sampler.pick(logits[part], known, noise[part])
         # one transfer, and so one wait for the device
         drawn = torch.stack([tokens.double(), logprobs_of(logits, tokens).double()]).tolist()
+        for row, logprob in zip(rows, drawn[1]):
+            if logprob != logprob:
+                message = (
+                    f"expected finite logits, got NaN or infinite ones for continuation {row.index} (weights that "
+                )
+                raise EngineError(message + "have turned NaN?)", request=row.job.name)
         self.stats.sampled_tokens += len(rows)
         for row, token, logprob in zip(rows, drawn[0], drawn[1]):
             row.append(int(token), logprob, self.stop_ids)
