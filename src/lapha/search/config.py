@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from lapha._checks import check, check_choice
 from lapha.pruning import PruneConfig
 from lapha.search.answers import ANSWER_RULES
@@ -111,7 +113,7 @@ class SearchConfig:
     def _integer(self, name: str, least: int, expected: str = "") -> None:
         """An integer of any kind, numpy's too, becomes Python's."""
         value = getattr(self, name)
-        good = isinstance(value, numbers.Integral) and not isinstance(value, bool) and value >= least
+        good = isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= least
         check(good, name, expected or f"an integer >= {least}", repr(value))
         object.__setattr__(self, name, int(value))
 
