@@ -113,7 +113,7 @@ class SearchConfig:
     def _integer(self, name: str, least: int, expected: str = "") -> None:
         """An integer of any kind, numpy's too, becomes Python's."""
         value = getattr(self, name)
-        good = isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= least
+        good = isinstance(value, (int, np.integer)) and not isinstance(value, bool) and bool(value >= least)
         check(good, name, expected or f"an integer >= {least}", repr(value))
         object.__setattr__(self, name, int(value))
 
