@@ -28,7 +28,7 @@ class Process:
         then: who gets the next message of a working process (None if it died or wrote garbage).
         expects_child: who gets the process that it is about to fork.
         may_clone: whether the one `clone` of that fork is still to come.
-        forks: who else wants a fork of it.
+        forks: who else wants a fork of it, and how long it may take.
         turn: counts its messages, so that a deadline knows whether it is still meant.
         refused: how often it has tried to start another process.
         trusted: whether it is the template, which runs nobody's code.
@@ -41,7 +41,7 @@ class Process:
         self.then: Callable[[Message | None], None] | None = None
         self.expects_child: Callable[[Process | None], None] | None = None
         self.may_clone = False
-        self.forks: deque[Callable[[Process | None], None]] = deque()
+        self.forks: deque[tuple[Callable[[Process | None], None], float]] = deque()
         self.on_death: Callable[[], None] | None = None
         self.dead = False
         self.turn = 0

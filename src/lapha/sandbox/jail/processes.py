@@ -11,36 +11,20 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import NamedTuple
 
 from lapha.sandbox.jail import notify, wire
-from lapha.sandbox.jail.process import Message, Process, cpu_seconds, parent_of, parents
+from lapha.sandbox.jail.process import Message, Process, parent_of, parents
 from lapha.sandbox.jail.seccomp import FORK_FLAGS, HYPERCALL, NR_CLONE
 from lapha.sandbox.jail.timers import Timers
 
-FORK_SECONDS = 2.0
-"""After this time a fork is looked at: it takes milliseconds, on a machine that is not overloaded."""
-
-FORK_CPU_SECONDS = 1.0
-"""Processor time that both sides of a fork may use: one that has had less is not stuck, but starved."""
-
-FORK_LONGEST_SECONDS = 20.0
-"""Longest fork, starved or not."""
+FORK_LOOK_SECONDS = 0.4
+"""How often a fork that is not done is looked at: whether its child still lives. Its limit is the run's own."""
 
 MAX_REFUSED = 100
 """How often a process may try to start another before it is ended: each try costs the supervisor time."""
 
 
 _MOST_AT_ONCE = 256
-
-
-class Began(NamedTuple):
-    """A fork under way: who wants it, the parent's messages and processor time then, and when that was."""
-
-    then: Callable[[Process | None], None]
-    turn: int
-    cpu_seconds: float
-    when: float
 
 
 class Processes:
@@ -117,31 +101,49 @@ class Processes:
         else:  # the filter sends nothing else
             notify.answer(self._listener, notification.id, error=errno.ENOSYS)
 
-    def fork(self, parent: Process, then: Callable[[Process | None], None]) -> None:
-        """Fork a waiting process; `then` gets the child, waiting, or None if there is none to be had."""
+    def fork(self, parent: Process, then: Callable[[Process | None], None], seconds: float) -> None:
+        """Fork a waiting process; `then` gets the child, waiting, or None if there is none to be had.
+
+        Within `seconds` the process must be back from it; it is ended otherwise.
+        """
         if parent.dead:
             then(None)
         elif parent.expects_child or parent.waits is None:
-            parent.forks.append(then)
+            parent.forks.append((then, seconds))
         else:
             parent.expects_child, parent.may_clone = then, True
             if not parent.trusted:
-                began = Began(then, parent.turn, parent.cpu_seconds(), time.monotonic())
-                self._timers.after(FORK_SECONDS, lambda: self._check_fork(parent, began))
+                turn, deadline = parent.turn, time.monotonic() + seconds
+                self._timers.after(FORK_LOOK_SECONDS, lambda: self._check_fork(parent, then, turn, deadline))
             self._wake(parent, wire.encode(wire.TO_GUEST, "fork"))
 
-    def _check_fork(self, parent: Process, began: Began) -> None:
-        """End a process that does not come back from a fork, or whose child does not show up."""
-        if parent.dead or (parent.turn != began.turn and parent.expects_child is not began.then):
+    def _check_fork(self, parent: Process, then: Callable[[Process | None], None], turn: int, deadline: float) -> None:
+        """End a process that has come back from a fork whose child is dead, or that does not come back in time."""
+        back, born = parent.turn != turn, parent.expects_child != then
+        if parent.dead or (back and born):
             return
-        newborn = [pid for pid, of in parents().items() if of == parent.pid and pid not in self._by_pid]
-        childless = parent.turn != began.turn and not newborn  # it came back from its fork, and nobody is there
-        used = parent.cpu_seconds() - began.cpu_seconds + sum(map(cpu_seconds, newborn))
-        if not childless and used < FORK_CPU_SECONDS and time.monotonic() - began.when < FORK_LONGEST_SECONDS:
-            self._timers.after(1.0, lambda: self._check_fork(parent, began))
-        else:
+        newborn = (pid for pid, of in parents().items() if of == parent.pid and pid not in self._by_pid)
+        childless = back and not born and next(newborn, None) is None
+        if childless or (not back and time.monotonic() > deadline):
             self._counters["stuck_fork"] += 1
             self.kill(parent)
+        else:
+            self._timers.after(FORK_LOOK_SECONDS, lambda: self._check_fork(parent, then, turn, deadline))
+
+    def give_up_fork(self, parent: Process, then: Callable[[Process | None], None]) -> None:
+        """`then` no longer wants its fork of this process, which has taken too long."""
+        queued = next((fork for fork in parent.forks if fork[0] == then), None)
+        if queued is not None:
+            parent.forks.remove(queued)
+        elif parent.expects_child == then:
+            parent.expects_child = self._unwanted
+            if not parent.trusted:
+                self._counters["stuck_fork"] += 1
+                self.kill(parent)
+
+    def _unwanted(self, child: Process | None) -> None:
+        if child is not None:
+            self.kill(child)
 
     def abandon(self) -> None:
         """The jail is gone: so are all its processes, whether that has been noticed or not."""
@@ -247,7 +249,7 @@ class Processes:
 
     def _next_fork(self, process: Process) -> None:
         if process.forks and not process.dead and process.expects_child is None and process.waits is not None:
-            self.fork(process, process.forks.popleft())
+            self.fork(process, *process.forks.popleft())
 
     def _adopt(self, notification: notify.Notification) -> Process | None:
         try:
@@ -300,7 +302,7 @@ class Processes:
         process.dead = True
         if process.expects_child is not None and not process.may_clone:
             self._timers.after(0.1, self.sweep)  # its child is born, and has not been heard of
-        waiting = [process.expects_child, *process.forks]
+        waiting = [process.expects_child, *(then for then, _ in process.forks)]
         process.expects_child = None
         process.forks.clear()
         if process.on_death is not None:

@@ -68,6 +68,7 @@ class Run:
         self._parent, self._code, self._then = parent, code, then
         self._files = parent.files
         self._slot: Slot | None = None
+        self._forked: Process | None = None
         self._process: Process | None = None
         self._breach = ""
         self._began = 0.0
@@ -79,19 +80,21 @@ class Run:
         if self._parent.process is None:  # died while this run waited for a slot
             self._finish(_result("lost"), None, b"", clear=False)
             return
-        self._processes.fork(self._parent.process, self._start)
+        self._began = time.monotonic()
+        self._forked = self._parent.process
+        self._alarms = [self._timers.after(self._bounds.wall_seconds, lambda: self._stop("timeout"))]
+        self._processes.fork(self._forked, self._start, self._bounds.wall_seconds)
 
     def _start(self, process: Process | None) -> None:
         assert self._slot is not None
         if process is None:
-            self._finish(_result("lost"), None, b"", clear=False)
+            self._cancel()
+            self._finish(_result("lost") | {"seconds": self._seconds()}, None, b"", clear=False)
             return
         self._process = process
         directory = self._slot.prepare()
-        self._began = time.monotonic()
         bounds = self._bounds
-        self._alarms = [
-            self._timers.after(bounds.wall_seconds, lambda: self._stop("timeout")),
+        self._alarms += [
             self._timers.after(bounds.cpu_seconds, self._check_cpu),
             self._timers.after(_LOOK_SECONDS, self._check_files),
         ]
@@ -122,12 +125,21 @@ class Run:
         self._breach = breach
         if self._process is not None:
             self._processes.kill(self._process)
+        elif self._forked is not None:  # the fork itself takes too long: what it forks has seen to that
+            self._processes.give_up_fork(self._forked, self._start)
+            self._finish(_result(breach) | {"seconds": self._seconds()}, None, b"", clear=False)
 
-    def _on_message(self, message: Message | None) -> None:
+    def _seconds(self) -> float:
+        return time.monotonic() - self._began
+
+    def _cancel(self) -> None:
         for cancel in self._alarms:
             cancel()
+
+    def _on_message(self, message: Message | None) -> None:
+        self._cancel()
         result = _result(self._breach or "crashed") if message is None else _checked(message, self._bounds.output_bytes)
-        result["seconds"] = time.monotonic() - self._began
+        result["seconds"] = self._seconds()
         process = self._process
         if process is None or process.dead or result["outcome"] not in ("ok", "error"):
             self._discard(result)

@@ -30,6 +30,7 @@ _HEAD = struct.Struct("=I")
 _RESTARTS = 5
 _MEASURE_AFTER = 0.2  # seconds
 _PARENT_SECONDS = 2.0
+_LEAST_SECONDS = 0.5  # of a second try
 
 
 class Supervisor:
@@ -168,7 +169,8 @@ class Supervisor:
         def done(result: Result, process: Process | None, files: bytes) -> None:
             cell.pins -= 1
             if result["outcome"] == "lost" and again:
-                self._run(cell, code, then, bounds, again=False)
+                left = max(bounds.wall_seconds - result["seconds"], _LEAST_SECONDS)
+                self._run(cell, code, then, replace(bounds, wall_seconds=left), again=False)
                 return
             then(result, process, files)
             self._let_go(cell)
