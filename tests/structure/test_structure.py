@@ -17,7 +17,7 @@ import lapha
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "lapha"
 ROWS = [
-    {"_checks", "_digests", "_imports", "types"},
+    {"_checks", "_digests", "_imports", "_text", "types"},
     {"_http", "_identity", "_store"},
     {"geometry", "tree"},
     {"kernels"},

@@ -9,6 +9,8 @@ import tempfile
 from pathlib import Path
 from typing import Any, TextIO
 
+from lapha._store import named
+
 PROBE = ".probe-"
 """How the files are named that are made to see whether a folder can be written to."""
 
@@ -41,16 +43,19 @@ class JsonLines:
 
     def __init__(self, path: str | Path, *, append: bool = False) -> None:
         self.path = Path(path)
-        self._file: TextIO = self.path.open("a" if append else "w", encoding="utf-8")
+        with named(self.path):
+            self._file: TextIO = self.path.open("a" if append else "w", encoding="utf-8", errors="backslashreplace")
 
     def write(self, record: dict[str, Any]) -> None:
-        """Append one record; NaN becomes null."""
-        self._file.write(json.dumps(plain(record), ensure_ascii=False, allow_nan=False) + "\n")
-        self._file.flush()
+        """Append one record; NaN becomes null. A full disk is an `OSError` that names the file."""
+        with named(self.path):
+            self._file.write(json.dumps(plain(record), ensure_ascii=False, allow_nan=False) + "\n")
+            self._file.flush()
 
     def sync(self) -> None:
         """Make what was written survive a power failure."""
-        os.fsync(self._file.fileno())
+        with named(self.path):
+            os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Close the file."""

@@ -15,6 +15,7 @@ import torch
 
 from lapha._checks import check
 from lapha._imports import require
+from lapha._store import replace_file
 from lapha.evaluation.answers import extract_answer
 from lapha.evaluation.folders import read_json_lines
 from lapha.evaluation.modes import Outcome
@@ -177,7 +178,7 @@ def _copy_side_files(source: Path, out: Path, change: Callable[[dict[str, Any]],
     config = source / "config.json"
     check(config.is_file(), "source", "a folder with config.json", str(source))
     document = change(json.loads(config.read_text(encoding="utf-8")))
-    (out / "config.json").write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    replace_file(out / "config.json", (json.dumps(document, indent=2) + "\n").encode())
     for name in _SIDE_FILES:
         if (source / name).is_file():
             shutil.copy2(source / name, out / name)

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import torch
 
+from lapha._store import replace_file
+
 logger = logging.getLogger(__name__)
 
 _lock = threading.Lock()
@@ -156,10 +158,7 @@ def _write_cache(chosen: dict[str, TileConfig]) -> None:
     path = cache_file()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{os.getpid()}.tmp")
-        partial.write_text(
-            json.dumps({key: asdict(value) for key, value in chosen.items()}, indent=1), encoding="utf-8"
-        )
-        partial.replace(path)  # whole or not at all: another process may be reading
-    except OSError as error:
+        text = json.dumps({key: asdict(value) for key, value in chosen.items()}, indent=1)
+        replace_file(path, text.encode())  # whole or not at all: another process may be reading
+    except (OSError, ValueError) as error:
         logger.warning("tile configurations cannot be kept in %s: %s", path, error)
