@@ -7,6 +7,7 @@ what was raised, what the small file that was there before still holds, and whic
 
 import json
 import os
+import random
 import resource
 import signal
 import sys
@@ -25,7 +26,7 @@ from lapha.geometry import PolarPoints
 from lapha.latent import LatentBank, ValueHead
 from lapha.search import Search, SearchConfig, SearchResult
 from lapha.tree import load_tree, save_tree
-from lapha.viz.report import Report, Section, write_report
+from lapha.viz import Page, Section, write_page
 
 SMALL, LARGE = SearchConfig(simulations=1, breadth=2), SearchConfig(simulations=60, breadth=6)
 LIMIT = 24 << 10  # bytes of a file, or left on the disk
@@ -74,7 +75,8 @@ def graded(folder, size):
 
 
 def report(path, size):
-    write_report(Report("title", sections=[Section("x" * size, [])]), path)
+    text = random.Random(0).randbytes(size).hex()  # pages are compressed
+    write_page(Page("title", sections=[Section("heading", text, [])]), path)
 
 
 def metrics(path, size):

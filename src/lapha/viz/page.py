@@ -19,6 +19,7 @@ from typing import Any
 
 from lapha._checks import check
 from lapha._store import replace_file
+from lapha._text import visible
 from lapha.viz.curves import Chart
 from lapha.viz.picture import MAX_TEXT, TreePicture, tree_data
 
@@ -166,7 +167,11 @@ def render_page(page: Page, *, max_text: int = MAX_TEXT) -> str:
     blobs.insert(0, ("manifest", encode(manifest)))
     data = "\n".join(f'<script type="text/plain" id="blob-{name}">{content}</script>' for name, content in blobs)
     return _PAGE.format(
-        title=html.escape(page.title), style=_asset("viewer.css"), script=_asset("viewer.js"), data=data, policy=_POLICY
+        title=html.escape(visible(page.title)),
+        style=_asset("viewer.css"),
+        script=_asset("viewer.js"),
+        data=data,
+        policy=_POLICY,
     )
 
 
