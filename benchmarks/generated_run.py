@@ -44,6 +44,7 @@ def generate_run(
     breadth: int = 6,
     hidden_size: int = 64,
     characters: int = 300,
+    max_expands: int = 2,
 ) -> GradedRun:
     """Evaluate and grade a run; an answer is right if it is its problem's number modulo 4.
 
@@ -52,8 +53,9 @@ def generate_run(
         problems, simulations, modes, breadth: as of ``lapha eval``.
         hidden_size: H of the trees' latents.
         characters: of a step's text.
+        max_expands: times that a node may be expanded.
     """
-    config = SearchConfig(simulations=simulations, breadth=breadth, depth_limit=6, seed=1)
+    config = SearchConfig(simulations=simulations, breadth=breadth, depth_limit=6, max_expands=max_expands, seed=1)
     run_folder = RunFolder(folder, {"problems": problems, "simulations": simulations, "prune_every": 0})
     run = EvaluationRun(
         run_folder,

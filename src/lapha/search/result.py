@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,13 +13,14 @@ from lapha._store import FileProblem, read_document, write_document
 from lapha.geometry import PolarPoints
 from lapha.search.latents import load_latents, staged_latents
 from lapha.tree import SearchTree
+from lapha.tree.display import one_line, outline_html, rich_tree
 from lapha.tree.storage import tree_from_dict, tree_to_dict
 
 FORMAT = "lapha-search-result"
 VERSION = 2
 
 
-@dataclass
+@dataclass(repr=False)
 class SearchResult:
     """One question's finished search.
 
@@ -51,6 +53,21 @@ class SearchResult:
     error: str | None = None
     seconds: float = 0.0
     stats: dict[str, int] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        question = one_line(self.question, 60)
+        answer = None if self.answer is None else one_line(self.answer, 60)
+        failed = "" if self.error is None else f", error={one_line(self.error, 80)!r}"
+        return (
+            f"SearchResult(question={question!r}, answer={answer!r}, value={self.value:.3f}, "
+            f"{len(self.tree)} nodes, stop_reason={self.stop_reason!r}{failed})"
+        )
+
+    def _repr_html_(self) -> str:
+        return f"<div><p>{html.escape(repr(self))}</p>{outline_html(self.tree, self.node)}</div>"
+
+    def __rich__(self) -> Any:
+        return rich_tree(self.tree, self.node)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the latents, as plain JSON values."""

@@ -95,6 +95,21 @@ class SearchTree:
     def __len__(self) -> int:
         return self._size
 
+    def __repr__(self) -> str:
+        from lapha.tree.display import describe
+
+        return describe(self)
+
+    def _repr_html_(self) -> str:
+        from lapha.tree.display import outline_html
+
+        return outline_html(self)
+
+    def __rich__(self) -> Any:
+        from lapha.tree.display import rich_tree
+
+        return rich_tree(self)
+
     @property
     def columns(self) -> dict[str, np.ndarray]:
         """The arrays by name with their spare capacity: entries from ``len(tree)`` on mean nothing. For inner loops."""
