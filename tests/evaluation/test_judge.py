@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from lapha.evaluation.grading import Verdict
-from lapha.evaluation.judge import Judge, grade_with_judge
+from lapha.evaluation.grading.judge import Judge, grade_with_judge
 from lapha.evaluation.run_folder import read_config
 
 pytest.importorskip("httpx", reason="needs lapha[llm]")

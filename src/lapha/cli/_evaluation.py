@@ -56,6 +56,8 @@ class EvaluationCommand:
             judge_url,
         )
         self.settings, self.folder = {**settings, "judge": None if judge_url is None else judge_model}, folder
+        if judge_url is not None and (judge_model == settings["model"] or judge_url in _urls(servers)):
+            self.settings["judge_is_policy"] = True
         self.graders, self.judge_url, self.judge_model = graders, judge_url, judge_model
         self.concurrency, self.keep_trees, self.force = concurrency, keep_trees, force
         self.servers, self.pooling_servers = _urls(servers), _urls(pooling_servers)
@@ -128,7 +130,7 @@ class EvaluationCommand:
         from lapha.evaluation.run_folder import RunFolder
 
         settings = {**self.settings, "questions": fingerprint(self.questions), "problems": len(self.questions)}
-        folder = RunFolder(self.folder, settings, force=self.force, may_add=["judge"])
+        folder = RunFolder(self.folder, settings, force=self.force, may_add=["judge", "judge_is_policy"])
         if folder.added:
             from lapha.cli._progress import console
 

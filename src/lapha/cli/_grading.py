@@ -22,10 +22,10 @@ def sameness(of: str) -> Callable[[str], str]:
         of: the problems, or the model; ``"tiny"`` is the embedded one, whose answers are lists of moves: two are the same
             if they are the same moves. All others' are mathematics.
     """
-    from lapha.evaluation.answers import normalise
-    from lapha.evaluation.canonical import canonical_math
+    from lapha.evaluation.grading.spelling import normalize_answer
+    from lapha.evaluation.grading.voting import canonical_math
 
-    return normalise if of == "tiny" else canonical_math
+    return normalize_answer if of == "tiny" else canonical_math
 
 
 class Grader:
@@ -48,17 +48,18 @@ class Grader:
         judge_url: str | None = None,
         judge_model: str = "",
     ) -> None:
-        from lapha.evaluation.grader_pool import GraderPool
+        from lapha.evaluation.grading.pool import GraderPool
 
         self.questions = list(questions)
         self._tiny = data == "tiny"
         self._gold = [] if self._tiny else [problem.answer for problem in load_problems(data, selection)]
         self._pool = None if self._tiny else GraderPool(workers)
+        _tell_of_golds(self._gold, data)
         self._known: dict[tuple[int, str], Verdict] = {}
         self._lock = threading.Lock()
         self._judge: Any = None
         if judge_url is not None:
-            from lapha.evaluation.judge import Judge
+            from lapha.evaluation.grading.judge import Judge
             from lapha.evaluation.run_folder import JUDGEMENTS
 
             self._judge = Judge(judge_url, judge_model, folder / JUDGEMENTS, key=os.environ.get("LAPHA_JUDGE_KEY"))
@@ -76,7 +77,7 @@ class Grader:
         found = [self._known[pair] for pair in pairs]
         if self._judge is None:
             return found
-        from lapha.evaluation.judge import grade_with_judge
+        from lapha.evaluation.grading.judge import grade_with_judge
 
         return grade_with_judge(found, [(answer, self._gold[index]) for index, answer in pairs], self._judge)
 
@@ -99,6 +100,16 @@ class Grader:
             self._pool.close()
         if self._judge is not None:
             self._judge.close()
+
+
+def _tell_of_golds(golds: Sequence[str], source: str) -> None:
+    """List on standard error the gold answers that no prediction can match, or only one spelling."""
+    import sys
+
+    from lapha.evaluation.grading.golds import gold_faults
+
+    for line in gold_faults(golds, source=source):
+        print(f"{source}: gold answer of {line}", file=sys.stderr)
 
 
 def _finished(folder: Any) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from lapha.evaluation.answers import normalise
+from lapha.evaluation.grading.spelling import normalize_answer
 from lapha.search import SearchResult
 from lapha.shaping import potential
 from lapha.viz import TreePicture
@@ -29,8 +29,8 @@ def picture_of(result: SearchResult, correct: torch.Tensor | None = None, title:
     tree, label = result.tree, "potential V, from the correct leaves"
     goal = correct
     if goal is None and result.answer is not None:
-        chosen = normalise(result.answer)
-        goal = torch.tensor([answer is not None and normalise(answer) == chosen for answer in tree.answer])
+        chosen = normalize_answer(result.answer)
+        goal = torch.tensor([answer is not None and normalize_answer(answer) == chosen for answer in tree.answer])
         label = "V to leaves with the chosen answer (unverified)"
     known = None if goal is None or not bool(goal.any()) else potential(result.latents, goal).numpy()
     return TreePicture(

@@ -9,13 +9,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 _EXPORTS = {
-    "GraderPool": "lapha.evaluation.grader_pool",
+    "GraderPool": "lapha.evaluation.grading.pool",
     "Interval": "lapha.evaluation.statistics",
     "Verdict": "lapha.evaluation.grading",
-    "canonical_math": "lapha.evaluation.canonical",
+    "canonical_math": "lapha.evaluation.grading.voting",
     "bootstrap": "lapha.evaluation.statistics",
     "calibration": "lapha.evaluation.statistics",
-    "extract_answer": "lapha.evaluation.answers",
+    "extract_answer": "lapha.evaluation.grading.extraction",
     "grade_answer": "lapha.evaluation.grading",
     "paired_bootstrap": "lapha.evaluation.statistics",
     "pass_at_k": "lapha.evaluation.statistics",
@@ -24,11 +24,11 @@ _EXPORTS = {
 __all__ = sorted(_EXPORTS)
 
 if TYPE_CHECKING:
-    from lapha.evaluation.answers import extract_answer as extract_answer
-    from lapha.evaluation.canonical import canonical_math as canonical_math
-    from lapha.evaluation.grader_pool import GraderPool as GraderPool
     from lapha.evaluation.grading import Verdict as Verdict
     from lapha.evaluation.grading import grade_answer as grade_answer
+    from lapha.evaluation.grading.extraction import extract_answer as extract_answer
+    from lapha.evaluation.grading.pool import GraderPool as GraderPool
+    from lapha.evaluation.grading.voting import canonical_math as canonical_math
     from lapha.evaluation.statistics import Interval as Interval
     from lapha.evaluation.statistics import bootstrap as bootstrap
     from lapha.evaluation.statistics import calibration as calibration

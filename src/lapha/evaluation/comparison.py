@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lapha.evaluation.answers import normalise
+from lapha.evaluation.grading.spelling import normalize_answer
 from lapha.evaluation.modes import Outcome, answers_by_simulation, tokens_by_simulation
 from lapha.evaluation.statistics import Calibration, Interval, bootstrap, calibration, pass_at_k
 from lapha.search import SearchResult
@@ -126,7 +126,7 @@ def accuracy_by_simulations(
     simulations: Sequence[int],
     rule: str,
     grade: Grade,
-    canonical: Canonical = normalise,
+    canonical: Canonical = normalize_answer,
 ) -> tuple[list[Interval], list[float]]:
     """Accuracy, and mean tokens, that the searches had after each number of simulations."""
     answers = [answers_by_simulation(result, simulations, rule, canonical) for result in results]

@@ -14,7 +14,7 @@ from lapha._store import read_lines, replace_file, replacing
 from lapha._store.lines import encode_line
 from lapha.evaluation.data import fingerprint, parse_shard
 from lapha.evaluation.grading import Verdict
-from lapha.evaluation.judge import known_verdicts
+from lapha.evaluation.grading.judge import known_verdicts
 from lapha.evaluation.modes import Outcome
 from lapha.evaluation.results import GradedRun, grade_run, read_graded
 from lapha.evaluation.run_folder import JUDGEMENTS, TREES, RunFolder, outcome_of_record, read_config, refuse_changes

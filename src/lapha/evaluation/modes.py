@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lapha._checks import check, check_choice
-from lapha.evaluation.answers import normalise
+from lapha.evaluation.grading.spelling import normalize_answer
 from lapha.search import ANSWER_RULES, Search, SearchConfig, SearchResult
 from lapha.search.answers import Canonical, best_by_logprob
 from lapha.tree.rewind import rewind
@@ -74,7 +74,7 @@ class ModeRunner:
         best_by: what best-of-n ranks chains by, a name in `BEST_BY`: ``"value"``, v̂ of the chain's end, or
             ``"logprob"``, its mean log-probability a token, for a policy whose v̂ says nothing.
         canonical: maps an answer to what makes two answers the same, for ``majority`` and the search's own rule; default:
-            spelling. `lapha.evaluation.canonical_math` knows mathematics.
+            spelling. `lapha.evaluation.grading.voting_math` knows mathematics.
         on_outcome: called with every outcome as it comes.
         on_search: called with every search of ``value``, before its outcome.
     """
@@ -89,7 +89,7 @@ class ModeRunner:
         plain_environment: Environment | None = None,
         concurrency: int = 32,
         best_by: str = "value",
-        canonical: Canonical = normalise,
+        canonical: Canonical = normalize_answer,
         on_outcome: Callable[[Outcome], None] | None = None,
         on_search: Callable[[SearchResult], None] | None = None,
     ) -> None:
@@ -256,7 +256,7 @@ def outcome_of_search(result: SearchResult, mode: str, seconds: float) -> Outcom
 
 
 def answers_by_simulation(
-    result: SearchResult, simulations: Sequence[int], rule: str, canonical: Canonical = normalise
+    result: SearchResult, simulations: Sequence[int], rule: str, canonical: Canonical = normalize_answer
 ) -> list[str | None]:
     """What a finished search would have answered after fewer simulations, without running it again.
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lapha._checks import check
-from lapha.evaluation.canonical import canonical_math
+from lapha.evaluation.grading.voting import canonical_math
 from lapha.evaluation.modes import Outcome
 from lapha.evaluation.report import asked, measured_potential, overview, verdict
 from lapha.evaluation.results import GradedRun, read_graded

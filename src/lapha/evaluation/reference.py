@@ -16,8 +16,8 @@ import torch
 from lapha._checks import check
 from lapha._imports import require
 from lapha._store import replace_file
-from lapha.evaluation.answers import extract_answer
 from lapha.evaluation.folders import read_json_lines
+from lapha.evaluation.grading.extraction import extract_answer
 from lapha.evaluation.modes import Outcome
 from lapha.latent import ValueHead
 

@@ -17,6 +17,7 @@ from lapha.evaluation.folders import plain
 from lapha.evaluation.grading import Verdict
 from lapha.evaluation.modes import MODES, Outcome
 from lapha.evaluation.run_folder import (
+    CONFIG,
     GRADES,
     RESULTS_CSV,
     RESULTS_MD,
@@ -31,6 +32,7 @@ from lapha.search import SearchResult
 # grades many (index, answer) pairs at once
 GradeVerdicts = Callable[[Sequence[tuple[int, str]]], list[Verdict]]
 
+JUDGED_BY_POLICY = "The judge is the model under test: it grades its own answers, so what only it could decide is no independent verdict."
 BEST_BY_LOGPROB = "There is no value head, so best-of-n takes the chain with the highest mean log-probability a token."
 
 _CSV_COLUMNS = (
@@ -66,7 +68,14 @@ class GradedRun:
     def notes(self) -> list[str]:
         """What a reader of the table has to know about this run."""
         ranked = {record.get("best_by") for record in self.records if record["mode"] == "best-of-n"}
-        return [BEST_BY_LOGPROB] if "logprob" in ranked else []
+        found = [BEST_BY_LOGPROB] if "logprob" in ranked else []
+        return [*found, JUDGED_BY_POLICY] if self.judged_by_policy() else found
+
+    def judged_by_policy(self) -> bool:
+        """Whether the judge of what nothing else could decide is the model under test."""
+        settings = read_config(self.folder)["settings"] if (self.folder / CONFIG).is_file() else {}
+        judge = settings.get("judge")
+        return bool(settings.get("judge_is_policy")) or (judge is not None and judge == settings.get("model"))
 
     def judged(self, mode: str) -> int:
         """How many of a mode's answers only the judge could decide."""
@@ -191,7 +200,11 @@ def result_rows(run: GradedRun) -> list[list[str]]:
     """The table for people. pass@1 and avg@k are over all of a mode's answers, accuracy over the one it chose."""
     rows = []
     for mode, score in run.scores.items():
-        ungradable = f"{score.ungradable}" + (f" ({run.judged(mode)} judged)" if run.judged(mode) else "")
+        ungradable = f"{score.ungradable}" + (
+            f" ({run.judged(mode)} judged{' by the policy' if run.judged_by_policy() else ''})"
+            if run.judged(mode)
+            else ""
+        )
         rows.append(
             [
                 mode,

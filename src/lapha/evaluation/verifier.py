@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from lapha._checks import check
-from lapha.evaluation.grader_pool import GraderPool, require_math_verify
-from lapha.evaluation.grading import plain_verdict
+from lapha.evaluation.grading.pool import GraderPool, require_math_verify
+from lapha.evaluation.grading.verdicts import plain_verdict
 
 _KEPT = 1 << 16  # verdicts
 _LONGEST = 1000  # characters of an answer that is compared here

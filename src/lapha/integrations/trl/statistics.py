@@ -16,11 +16,16 @@ def mean(values: Iterable[float]) -> float:
     return sum(known) / len(known) if known else math.nan
 
 
+def leaf_accuracy(shaped: ShapedTree) -> float:
+    """Share of its leaves that are correct; 0 for a tree without any, which is wrong as in an evaluation."""
+    return 0.0 if math.isnan(shaped.leaf_accuracy) else shaped.leaf_accuracy
+
+
 def top_value_correct(shaped: ShapedTree) -> float:
-    """1 if the answered leaf with the highest v̂ is correct, 0 if not, NaN if no leaf answers."""
+    """1 if the answered leaf with the highest v̂ is correct, 0 if it is not or no leaf answers."""
     answered = shaped.tree.answered()
     if not len(answered):
-        return math.nan
+        return 0.0
     best = answered[int(np.nan_to_num(shaped.tree.value[answered], nan=-1.0).argmax())]
     return float(shaped.correct[int(best)])
 
@@ -30,7 +35,7 @@ def rollout_statistics(trees: list[ShapedTree], rows: list[TreeRow]) -> dict[str
     values = [tree.value[1:] for tree in trees if tree.has_goal and len(tree.tree) > 1]
     rewards = [row.reward for row in rows]
     return {
-        "leaf_accuracy": mean(tree.leaf_accuracy for tree in trees),
+        "leaf_accuracy": mean(leaf_accuracy(tree) for tree in trees),
         "pass_at_1": mean(top_value_correct(tree) for tree in trees),
         "solved_trees": mean(float(tree.has_goal) for tree in trees),
         "potential_mean": mean(float(v.mean()) for v in values),

@@ -15,7 +15,7 @@ from typing import Any
 from lapha._checks import check
 from lapha._imports import require
 from lapha._store import LineFile
-from lapha.evaluation.grading import Verdict
+from lapha.evaluation.grading.verdicts import Verdict
 
 _PROMPT = (
     "Decide whether a student's final answer to a mathematics problem means the same as the reference answer. "

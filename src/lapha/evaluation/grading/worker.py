@@ -11,8 +11,9 @@ import logging
 import os
 import sys
 
-from lapha.evaluation.grading import Verdict, grade_answer
-from lapha.evaluation.simplifying import simplest_form
+from lapha.evaluation.grading.forms import key_text
+from lapha.evaluation.grading.parsing import parsed_reading
+from lapha.evaluation.grading.verdicts import Verdict, grade_answer
 
 _MEMORY_LIMIT = 4 << 30
 
@@ -23,8 +24,7 @@ def main() -> None:
     logging.disable(logging.CRITICAL)
     requests, replies = sys.stdin, os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # whatever a library prints must not get among the replies
-    grade_answer("x+1", "1+x")
-    simplest_form("x+1")  # imports and caches now, not in the first problem's time
+    parsed_reading("\\int_0^1 x dx")  # imports and caches now, not in the first problem's time
     replies.write("ready\n")
     replies.flush()
     for line in requests:
@@ -43,10 +43,10 @@ def _grade(prediction: str | None, gold: str) -> Verdict:
 
 def _form(text: str) -> Verdict:
     try:
-        form = simplest_form(text)
+        found = parsed_reading(text)
     except Exception as error:  # noqa: BLE001 - the process boundary: logged and counted by the pool, with its cause
         return Verdict(None, "ungradable", f"{type(error).__name__}: {error}"[:300])
-    return Verdict(form is not None, "canonical", form or "")
+    return Verdict(found is not None, "canonical", "" if found is None else key_text(found.key))
 
 
 def _limit_memory() -> None:
