@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable
 from typing import Any
 
@@ -17,7 +18,9 @@ def check(condition: bool, name: str, expected: str, got: Any) -> None:
 def check_choice(value: str, name: str, choices: Iterable[str]) -> None:
     """`value` must be one of `choices`."""
     options = sorted(choices)
-    check(value in options, name, "one of " + ", ".join(repr(option) for option in options), repr(value))
+    near = difflib.get_close_matches(str(value), options, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    check(value in options, name, "one of " + ", ".join(repr(option) for option in options), f"{value!r}{hint}")
 
 
 def check_float_tensor(tensor: Any, name: str, dim: int | None = None) -> None:

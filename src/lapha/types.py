@@ -19,6 +19,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 
+from lapha._options import check_options, documented, option
+
 
 class Status(IntEnum):
     """What a node of a search tree is. Only `OPEN` nodes can be expanded."""
@@ -35,38 +37,23 @@ class Status(IntEnum):
         return self is not Status.OPEN
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
     """How a policy samples one step.
 
-    Attributes:
-        max_tokens: most tokens of one step, ≥ 1.
-        temperature: > 0 samples; 0 takes the most likely token.
-        top_p: nucleus mass in (0, 1].
-        top_k: number of most likely tokens kept; 0 keeps all.
-        repetition_penalty: > 0; 1 leaves logits alone.
-
     Raises:
-        ValueError: a value outside its range.
+        ValueError: a value of another type or outside its range.
     """
 
-    max_tokens: int = 1024
-    temperature: float = 0.7
-    top_p: float = 0.8
-    top_k: int = 20
-    repetition_penalty: float = 1.05
+    max_tokens: int = option(1024, "Most tokens of one step.", ge=1)
+    temperature: float = option(0.7, "Sampling temperature; 0 takes the most likely token.", ge=0)
+    top_p: float = option(0.8, "Nucleus mass.", gt=0, le=1)
+    top_k: int = option(20, "Most likely tokens kept; 0 keeps all.", ge=0)
+    repetition_penalty: float = option(1.05, "Repetition penalty; 1 leaves logits alone.", gt=0)
 
     def __post_init__(self) -> None:
-        ranges = (
-            ("max_tokens", self.max_tokens >= 1, "an integer >= 1"),
-            ("temperature", self.temperature >= 0, "a number >= 0"),
-            ("top_p", 0 < self.top_p <= 1, "a number in (0, 1]"),
-            ("top_k", self.top_k >= 0, "an integer >= 0"),
-            ("repetition_penalty", self.repetition_penalty > 0, "a number > 0"),
-        )
-        for name, good, expected in ranges:
-            if not good:
-                raise ValueError(f"{name}: expected {expected}, got {getattr(self, name)}")
+        check_options(self)
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,7 +105,11 @@ def test_bad_arguments_are_named(arguments, message):
     [
         ("simulations", 0, "simulations: expected an integer >= 1, got 0"),
         ("breadth", 2.5, "breadth: expected an integer >= 1, got 2.5"),
-        ("selection", "best", "selection: expected one of 'frontier', 'puct', got 'best'"),
+        (
+            "selection",
+            "best",
+            r"selection: expected one of 'frontier', 'puct' or a function \(package.module:name\), got 'best'",
+        ),
         ("answer", "best", "answer: expected one of"),
         ("backup", "all", "backup: expected one of"),
         ("max_expands", "often", "max_expands: expected an integer >= 1 or 'decay', got 'often'"),

@@ -3,19 +3,81 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
-from lapha._checks import check, check_choice
+from lapha._checks import check
 from lapha._imports import require
+from lapha._options import build
+from lapha.evaluation.config import TINY, ModelConfig
+from lapha.search import SearchConfig
 from lapha.types import Environment, SamplingParams
 
-TINY = "tiny"
-TOOLS = ("none", "python")
 CHAT_SAMPLING = SamplingParams(temperature=0.7, top_p=0.95, top_k=0, repetition_penalty=1.0)
 """How a chat model is sampled unless the user says otherwise: widely enough that siblings differ."""
+
+
+SHOWN_DEFAULTS = dict.fromkeys(
+    (
+        "breadth",
+        "depth_limit",
+        "c_puct",
+        "max_expands",
+        "max_tokens",
+        "temperature",
+        "top_p",
+        "top_k",
+        "repetition_penalty",
+    ),
+    "the model's",
+) | {"answer": "value, or vote without a head", "simulations": "32"}
+"""Defaults in words, of options whose default `resolve` takes from the model."""
+
+
+class RunConfig(Protocol):
+    """A configuration with a model and a search."""
+
+    @property
+    def model(self) -> ModelConfig: ...
+
+    @property
+    def search(self) -> SearchConfig: ...
+
+
+C = TypeVar("C", bound=RunConfig)
+
+
+def resolve(config: type[C], given: Mapping[str, Any]) -> C:
+    """A configuration from what was given; all else is the class's default, or what suits the model.
+
+    Raises:
+        ValueError: a value that cannot work, by name.
+    """
+    first = build(config, given)
+    search = search_defaults(first.model, first.search.simulations)
+    base: Any = replace(config(), search=search)  # type: ignore[type-var]
+    return build(config, given, base)
+
+
+def search_defaults(model: ModelConfig, simulations: int) -> SearchConfig:
+    """The search that suits a model; nothing is loaded for it."""
+    path = _path(model.model)
+    answer: Any = "value" if _has_head(model.value_head, path) else "vote"
+    if model.model != TINY:
+        return SearchConfig(simulations=simulations, sampling=CHAT_SAMPLING, answer=answer)
+    from lapha.tiny import BREADTH, C_PUCT, DEPTH_LIMIT, MAX_EXPANDS, SEARCH
+
+    return SearchConfig(
+        simulations=simulations,
+        breadth=BREADTH,
+        depth_limit=DEPTH_LIMIT,
+        c_puct=C_PUCT,
+        max_expands=MAX_EXPANDS,
+        sampling=SEARCH,
+        answer=answer,
+    )
 
 
 @dataclass
@@ -27,8 +89,6 @@ class LoadedModel:
         engine: policy and evaluator.
         environment: the agent's, with its tools.
         plain_environment: without tools.
-        breadth, depth_limit, sampling, c_puct, max_expands: what the model is searched with unless the user says
-            otherwise.
         has_value_head: False where v̂ is 0.5 everywhere, so that only the policy's own probabilities guide a search.
         sandbox: of the tools, or None.
     """
@@ -37,12 +97,7 @@ class LoadedModel:
     engine: Any
     environment: Environment
     plain_environment: Environment
-    breadth: int
-    depth_limit: int
-    sampling: SamplingParams
     has_value_head: bool
-    c_puct: float = 1.0
-    max_expands: int = 2
     sandbox: Any = None
 
     def close(self) -> None:
@@ -54,74 +109,41 @@ class LoadedModel:
                 part.close()
 
 
-def load_model(
-    name: str,
-    *,
-    value_head: str | None = None,
-    gguf_file: str | None = None,
-    tools: str = "none",
-    sandbox: str = "monty",
-    depth_limit: int | None = None,
-    context_limit: int = 4096,
-    servers: Sequence[str] = (),
-    pooling_servers: Sequence[str] = (),
-) -> LoadedModel:
+def load_model(model: ModelConfig, depth_limit: int) -> LoadedModel:
     """Load a model for searching.
 
     Args:
-        name: ``"tiny"``, a folder, or a name; of the tokenizer where `servers` sample.
-        value_head: a folder or a reference's head file; default: the head beside the model.
-        gguf_file: name of a GGUF file in the model's folder.
-        tools: ``"none"`` or ``"python"``.
-        sandbox: back end or address of the sandbox for ``"python"``.
-        depth_limit: most steps; default: the model's.
-        context_limit: most tokens of a context.
-        servers: vLLM servers to sample from; empty to load the model here.
-        pooling_servers: vLLM pooling servers for h(s); needed with `servers`.
+        model: which, and its tools.
+        depth_limit: most steps of one line of reasoning.
 
     Raises:
-        ValueError: no such model, no chat template, unknown tools, or an extra is missing.
+        ValueError: no such model, no chat template, or an extra is missing.
     """
-    check_choice(tools, "tools", TOOLS)
     require("transformers", extra="llm")
     from lapha.agent import ChatEnvironment
     from lapha.cli._progress import quiet_libraries
 
     quiet_libraries()
-    breadth, depth, sampling = _defaults(name)
-    path = _path(name)
-    head = _head(value_head, path)
-    if servers:
-        engine = _server_engine(path, servers, pooling_servers, head)
+    path = _path(model.model)
+    head = _head(model.value_head, path)
+    if model.server:
+        engine = _server_engine(path, model.server, model.pooling_server, head)
     else:
         from lapha.engines import TransformersEngine
 
-        check(not pooling_servers, "pooling_server", "none without a server to sample from", list(pooling_servers))
-        engine = TransformersEngine.from_pretrained(path, value_head=head, gguf_file=gguf_file)
-    depth = depth if depth_limit is None else depth_limit
-    plain = ChatEnvironment(engine.tokenizer, depth_limit=depth, context_limit=context_limit)
-    loaded = LoadedModel(name, engine, plain, plain, breadth, depth, sampling, head is not None)
-    if name == TINY:
-        from lapha.tiny import C_PUCT, MAX_EXPANDS
-
-        loaded.c_puct, loaded.max_expands = C_PUCT, MAX_EXPANDS
-    if tools == "python":
+        pooling = list(model.pooling_server)
+        check(not pooling, "pooling_server", "none without a server to sample from", pooling)
+        engine = TransformersEngine.from_pretrained(path, value_head=head, gguf_file=model.gguf_file)
+    plain = ChatEnvironment(engine.tokenizer, depth_limit=depth_limit, context_limit=model.context_limit)
+    loaded = LoadedModel(model.model, engine, plain, plain, head is not None)
+    if model.tools == "python":
         from lapha.sandbox import create_sandbox
 
-        loaded.sandbox = create_sandbox(sandbox)
+        loaded.sandbox = create_sandbox(model.sandbox)
         loaded.environment = ChatEnvironment(
-            engine.tokenizer, depth_limit=depth, context_limit=context_limit, sandbox=loaded.sandbox
+            engine.tokenizer, depth_limit=depth_limit, context_limit=model.context_limit, sandbox=loaded.sandbox
         )
     return loaded
-
-
-def _defaults(name: str) -> tuple[int, int, SamplingParams]:
-    """(breadth, depth limit, sampling) that suit a model."""
-    if name != TINY:
-        return 6, 6, CHAT_SAMPLING
-    from lapha.tiny import BREADTH, DEPTH_LIMIT, SEARCH
-
-    return BREADTH, DEPTH_LIMIT, SEARCH
 
 
 def _path(name: str) -> str:
@@ -130,6 +152,12 @@ def _path(name: str) -> str:
     from lapha.tiny import tiny_path
 
     return str(tiny_path())
+
+
+def _has_head(value_head: str | None, path: str) -> bool:
+    from lapha.latent import ValueHead
+
+    return value_head is not None or bool(ValueHead.find(path))
 
 
 def _head(value_head: str | None, path: str) -> Any:

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_type_hints
 
-from lapha._checks import check, check_choice
+from lapha._checks import check
+from lapha._options import build, convert, from_text, options_of, read_yaml, suggestion
+from lapha.integrations.train_config import TrainConfig
 
 logger = logging.getLogger(__name__)
 
-_EXPONENT = re.compile(r"[-+]?\d+[eE][-+]?\d+$")
-
-VERIFIERS = ("math", "tiny")
 DRY_RUN = {
     "max_steps": 1,
     "simulations": 2,
@@ -33,97 +31,77 @@ DRY_RUN = {
 
 @dataclass(frozen=True)
 class RunSettings:
-    """What a training file says besides the trainer's own arguments.
+    """A training file, read.
 
     Attributes:
-        model: ``"tiny"``, a folder, or a name.
-        data: ``"tiny"``, or a JSONL file with ``question`` (or ``problem``) and ``answer``.
-        verifier: ``"math"`` (math-verify in worker processes) or ``"tiny"`` (the embedded problems' exact one).
-        architecture: transformers' name of the model's architecture, for dry runs.
-        context_limit: most tokens of a context.
-        lora_rank: 0 trains all weights; > 0 adapters of this rank (and the value head) through peft.
-        share_prompts: compute the prompt of each sibling group once (`SharedPrefixTrainer`).
-        problems: how many problems the tiny generator makes.
-        arguments: arguments of `LaPhaConfig`.
-        dry_run: take one step with a random-weight miniature of `architecture` on the embedded problems.
+        config: what it says.
+        arguments: arguments of `LaPhaConfig`, as the file and the command line gave them.
+        dry_run: take one step with a random-weight miniature of the architecture on the embedded problems.
     """
 
-    model: str
-    data: str
-    verifier: str = "math"
-    architecture: str = "qwen2"
-    context_limit: int = 4096
-    lora_rank: int = 0
-    share_prompts: bool = False
-    problems: int = 4096
+    config: TrainConfig
     arguments: dict[str, Any] = field(default_factory=dict)
     dry_run: bool = False
 
-    def __post_init__(self) -> None:
-        check_choice(self.verifier, "verifier", VERIFIERS)
-        check(self.context_limit >= 1, "context_limit", "an integer >= 1", self.context_limit)
-        check(self.lora_rank >= 0, "lora_rank", "an integer >= 0", self.lora_rank)
-        check(self.problems >= 1, "problems", "an integer >= 1", self.problems)
 
-
-def read_settings(path: Path, *, output_dir: Path | None = None, dry_run: bool = False) -> RunSettings:
+def read_settings(
+    path: Path,
+    *,
+    output_dir: Path | None = None,
+    dry_run: bool = False,
+    given: Mapping[str, Any] | None = None,
+    trainer: Sequence[str] = (),
+) -> RunSettings:
     """Read a training file.
 
+    Args:
+        path: the file.
+        output_dir: in place of the file's.
+        dry_run: see `RunSettings`.
+        given: options of `TrainConfig` in place of the file's.
+        trainer: ``"name=value"`` for any argument of `LaPhaConfig`, in place of the file's.
+
     Raises:
-        ValueError: no such file, not a mapping, an unknown key, or a value that cannot work.
+        ValueError: no such file, not a mapping, an unknown or repeated key, or a value that cannot work, by name.
     """
     from lapha.integrations.trl import LaPhaConfig
 
     document = read_yaml(path)
-    own = {f.name for f in dataclasses.fields(RunSettings)} - {"arguments", "dry_run"}
-    known = {f.name for f in dataclasses.fields(LaPhaConfig)}
-    unknown = sorted(set(document) - own - known)
-    check(not unknown, "config", "known settings", f"unknown {', '.join(unknown)} in {path}")
+    kinds = get_type_hints(LaPhaConfig)
+    ours = {option.name: option for option in options_of(TrainConfig)}
+    fields = {one.name for one in dataclasses.fields(LaPhaConfig)}
+    for name in document:
+        near = suggestion(name, {*ours, *fields})
+        check(name in ours or name in fields, "config", "known settings", f"unknown {name} in {path}{near}")
     for name in ("model", "data"):
         check(name in document, name, f"a value in {path}", "nothing")
-    arguments = {name: value for name, value in document.items() if name in known}
-    _check_numbers(arguments, LaPhaConfig)
+    for name, value in document.items():
+        if name not in ours:
+            document[name] = convert(value, kinds[name], name)
+    document |= {**(given or {}), **_assigned(trainer, kinds, fields)}
     if output_dir is not None:
-        arguments["output_dir"] = str(output_dir)
+        document["output_dir"] = str(output_dir)
+    if dry_run:
+        document |= {"data": "tiny", "verifier": "tiny", "problems": 8}
+    own = build(TrainConfig, {name: value for name, value in document.items() if name in ours}, source=str(path))
+    arguments = {name: value for name, value in document.items() if name in fields}
     arguments.setdefault("output_dir", "runs/train")
     if dry_run:
         arguments |= DRY_RUN | {"per_device_train_batch_size": arguments.get("num_generations", 6)}
         for name in ("use_vllm", "deepspeed", "num_train_epochs"):
             arguments.pop(name, None)
-    settings = {name: value for name, value in document.items() if name in own}
-    if dry_run:
-        settings |= {"data": "tiny", "verifier": "tiny", "problems": 8}
-    return RunSettings(**settings, arguments=arguments, dry_run=dry_run)
+    return RunSettings(own, arguments, dry_run)
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file's mapping; ``2e-4`` is a number in it, as in YAML 1.2.
-
-    Raises:
-        ValueError: no such file, no YAML, or no mapping.
-    """
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        """PyYAML's, whose YAML 1.1 wants a point in every number with an exponent."""
-
-    Loader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("+-0123456789"))
-    check(path.is_file(), "config", "a YAML file", path)
-    try:
-        document = yaml.load(path.read_text(encoding="utf-8"), Loader)
-    except yaml.YAMLError as error:
-        raise ValueError(f"config: expected YAML, got {path} ({error})") from error
-    check(isinstance(document, dict), "config", "a mapping of settings", type(document).__name__)
-    return document
-
-
-def _check_numbers(arguments: dict[str, Any], config: type) -> None:
-    """Text where a number belongs would end in an error far from here."""
-    hints = get_type_hints(config)
-    for name, value in arguments.items():
-        kinds = {*(get_args(hints[name]) or [hints[name]])} - {type(None)}
-        if isinstance(value, str) and kinds <= {int, float}:
-            raise ValueError(f"{name}: expected a number, got {value!r}")
+def _assigned(pieces: Sequence[str], kinds: Mapping[str, Any], fields: set[str]) -> dict[str, Any]:
+    """``name=value`` pieces, each value as the type of the argument that it names."""
+    found = {}
+    for piece in pieces:
+        name, equals, text = piece.partition("=")
+        check(bool(equals), "set", "name=value", repr(piece))
+        check(name in fields, "set", "the name of an argument of LaPhaConfig", repr(name) + suggestion(name, fields))
+        found[name] = from_text(text, kinds[name], name)
+    return found
 
 
 class TrainingRun:
@@ -139,7 +117,7 @@ class TrainingRun:
         arguments = LaPhaConfig(**settings.arguments)
         model, tokenizer, head = load_policy(settings)
         questions, verifier = load_problems(settings)
-        depth, context = arguments.depth_limit, settings.context_limit
+        depth, context = arguments.depth_limit, settings.config.context_limit
         rollout = TreeRollout(
             verifier,
             search=arguments.search_config(),
@@ -148,7 +126,7 @@ class TrainingRun:
             concurrency=arguments.tree_concurrency,
             environment=lambda tokenizer: ChatEnvironment(tokenizer, depth_limit=depth, context_limit=context),
         )
-        trainer_class = SharedPrefixTrainer if settings.share_prompts else LaPhaTrainer
+        trainer_class = SharedPrefixTrainer if settings.config.share_prompts else LaPhaTrainer
         self.trainer = trainer_class(
             model,
             arguments,
@@ -156,7 +134,7 @@ class TrainingRun:
             value_head=head,
             processing_class=tokenizer,
             train_dataset=Dataset.from_dict({"prompt": questions}),
-            peft_config=lora(settings.lora_rank),
+            peft_config=lora(settings.config.lora_rank),
         )
 
     def train(self, resume: bool = True) -> None:
@@ -177,12 +155,12 @@ def load_policy(settings: RunSettings) -> tuple[Any, Any, Any]:
     from transformers import AutoTokenizer
 
     if settings.dry_run:
-        return miniature(settings.architecture, Path(settings.arguments["output_dir"]) / "miniature")
-    if settings.model == "tiny":
+        return miniature(settings.config.architecture, Path(settings.arguments["output_dir"]) / "miniature")
+    if settings.config.model == "tiny":
         from lapha.tiny import load_tiny
 
         return load_tiny()
-    return settings.model, AutoTokenizer.from_pretrained(settings.model), None
+    return settings.config.model, AutoTokenizer.from_pretrained(settings.config.model), None
 
 
 def miniature(architecture: str, folder: Path) -> tuple[Any, Any, None]:
@@ -219,15 +197,15 @@ def lora(rank: int) -> Any:
 
 def load_problems(settings: RunSettings) -> tuple[list[str], Callable[[str, str], float | None]]:
     """(questions, verifier) of a run; the gold answers stay inside the verifier."""
-    if settings.data == "tiny":
+    if settings.config.data == "tiny":
         from lapha.tiny import problems
         from lapha.tiny.problems import TinyVerifier
 
         seed = int(settings.arguments.get("seed", 42))
-        return [problem.question for problem in problems.generate(settings.problems, seed=seed)], TinyVerifier()
+        return [problem.question for problem in problems.generate(settings.config.problems, seed=seed)], TinyVerifier()
     from lapha.evaluation.data import load_problems as read
     from lapha.evaluation.verifier import MathVerifier
 
-    check(settings.verifier == "math", "verifier", "'math' for problems from a file", settings.verifier)
-    found = read(settings.data)
+    check(settings.config.verifier == "math", "verifier", "'math' for problems from a file", settings.config.verifier)
+    found = read(settings.config.data)
     return [problem.question for problem in found], MathVerifier({p.question: p.answer for p in found})

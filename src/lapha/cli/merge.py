@@ -13,7 +13,7 @@ def merge(
     out: Annotated[Path, typer.Option(help="The whole run's folder.")],
 ) -> int:
     """Put the shards of an evaluation together: one table, one report. Nothing is asked or graded again."""
-    from lapha.cli._evaluation import load_selected, print_outcome
+    from lapha.cli._evaluation import load_selected, print_outcome, recorded
     from lapha.evaluation.merging import merge_shards, settings_of_whole
 
-    return print_outcome(merge_shards(parts, out, load_selected(settings_of_whole(parts))))
+    return print_outcome(merge_shards(parts, out, load_selected(recorded(settings_of_whole(parts)))))

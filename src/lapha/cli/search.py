@@ -3,41 +3,37 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import signal
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from lapha._options import part
+from lapha.cli._flags import with_options
+from lapha.cli._models import SHOWN_DEFAULTS
+from lapha.evaluation.config import ModelConfig
+from lapha.search import SearchConfig
+
 _REFRESH_S = 0.1
 
 
+@dataclass(frozen=True)
+class SearchCommandConfig:
+    """What ``lapha search`` can be told about the model and the search."""
+
+    model: ModelConfig = part(ModelConfig, "The model and its tools.")
+    search: SearchConfig = part(lambda: SearchConfig(simulations=32), "The search.")
+
+
+@with_options(SearchCommandConfig, shown=SHOWN_DEFAULTS)
 def search(
     question: Annotated[str, typer.Argument(help="What to answer. '-' reads it from standard input.")],
-    model: Annotated[str, typer.Option(help="'tiny', a folder, or a model's name on the Hugging Face hub.")] = "tiny",
-    value_head: Annotated[str | None, typer.Option(help="Folder of a value head; default: the model's own.")] = None,
-    gguf_file: Annotated[str | None, typer.Option(help="Name of a GGUF file in the model's folder.")] = None,
-    simulations: Annotated[int, typer.Option(help="Expansions of the tree.")] = 32,
-    breadth: Annotated[int | None, typer.Option(help="Steps sampled by one expansion; default: the model's.")] = None,
-    depth: Annotated[
-        int | None, typer.Option(help="Most steps of one line of reasoning; default: the model's.")
-    ] = None,
-    temperature: Annotated[float | None, typer.Option(help="Sampling temperature; default: the model's.")] = None,
-    max_tokens: Annotated[int | None, typer.Option(help="Most tokens of one step.")] = None,
-    c_puct: Annotated[
-        float | None, typer.Option(help="Weight of the policy's prior in the search; default: the model's.")
-    ] = None,
-    max_expands: Annotated[int | None, typer.Option(help="Most expansions of one state; default: the model's.")] = None,
-    tools: Annotated[str, typer.Option(help="'none', or 'python' to run code in the sandbox.")] = "none",
-    sandbox: Annotated[
-        str, typer.Option(help="'monty', 'bubblewrap' or a server's address, for --tools python.")
-    ] = "monty",
-    answer: Annotated[str | None, typer.Option(help="Answer rule; default: 'value', or 'vote' without a head.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of all sampling.")] = 0,
+    given: dict[str, Any],
     save: Annotated[
         Path | None, typer.Option(help="Write the tree here as JSON (latents beside it), after Ctrl-C too.")
     ] = None,
@@ -46,37 +42,23 @@ def search(
     """Search for an answer, step by step, guided by the value head."""
     from lapha._checks import check
     from lapha._store import check_writable
-    from lapha.cli._models import load_model
+    from lapha.cli._models import load_model, resolve
     from lapha.cli._progress import console
-    from lapha.search import SearchConfig
 
     for path in filter(None, (save, plot)):
         check_writable(path)
     if question == "-":
         question = typer.get_text_stream("stdin").read().strip()
     check(bool(question.strip()), "question", "text that is not blank", repr(question))
-    loaded = load_model(
-        model, value_head=value_head, gguf_file=gguf_file, tools=tools, sandbox=sandbox, depth_limit=depth
-    )
-    sampling = loaded.sampling
-    if temperature is not None:
-        sampling = dataclasses.replace(sampling, temperature=temperature)
-    if max_tokens is not None:
-        sampling = dataclasses.replace(sampling, max_tokens=max_tokens)
-    config = SearchConfig(
-        simulations=simulations,
-        breadth=loaded.breadth if breadth is None else breadth,
-        depth_limit=loaded.depth_limit,
-        c_puct=loaded.c_puct if c_puct is None else c_puct,
-        max_expands=loaded.max_expands if max_expands is None else max_expands,
-        sampling=sampling,
-        seed=seed,
-        answer=answer or ("value" if loaded.has_value_head else "vote"),
-    )
+    run = resolve(SearchCommandConfig, given)
+    config, model = run.search, run.model.model
+    loaded = load_model(run.model, config.depth_limit)
     if not loaded.has_value_head:
         console().print(
-            f"[yellow]{model} has no value head: every state is worth 0.5, so the policy's own probabilities guide the "
-            "search, and the answer is chosen by vote. Train a head with LaPhaTrainer, or pass --value-head."
+            f"{model} has no value head: every state is worth 0.5, so the policy's own probabilities guide the "
+            "search, and the answer is chosen by vote. Train a head with LaPhaTrainer, or pass --value-head.",
+            style="yellow",
+            markup=False,
         )
     result = _run(loaded, question, config, save)
     _show(result)
@@ -88,7 +70,7 @@ def search(
 
         write_tree_page(picture_of(result), plot)
     if result.error is not None:
-        console().print(f"[red]{result.error}")
+        console().print(result.error, style="red", markup=False)
     return 0 if result.error is None else 1
 
 
@@ -128,7 +110,7 @@ def _run(loaded: Any, question: str, config: Any, save: Path | None) -> Any:
             loaded.close()
     if interrupted.is_set() and save is not None:
         result.save(save)
-        console().print(f"interrupted: the tree of {len(result.tree)} nodes is in {save}")
+        console().print(f"interrupted: the tree of {len(result.tree)} nodes is in {save}", markup=False)
         raise KeyboardInterrupt
     return result
 

@@ -23,7 +23,7 @@ import numpy as np
 
 from lapha._checks import check, check_choice
 from lapha.evaluation.grading.spelling import normalize_answer
-from lapha.search import ANSWER_RULES, Search, SearchConfig, SearchResult
+from lapha.search import AnswerRule, Search, SearchConfig, SearchResult, answer_rule
 from lapha.search.answers import Canonical, best_by_logprob
 from lapha.tree.rewind import rewind
 from lapha.types import Environment, Evaluator, Policy
@@ -256,25 +256,28 @@ def outcome_of_search(result: SearchResult, mode: str, seconds: float) -> Outcom
 
 
 def answers_by_simulation(
-    result: SearchResult, simulations: Sequence[int], rule: str, canonical: Canonical = normalize_answer
+    result: SearchResult,
+    simulations: Sequence[int],
+    rule: str | AnswerRule,
+    canonical: Canonical = normalize_answer,
 ) -> list[str | None]:
     """What a finished search would have answered after fewer simulations, without running it again.
 
     Args:
         result: a search without pruning decisions that depend on later simulations.
         simulations: numbers of simulations, each ≥ 0.
-        rule: an answer rule, a name in `lapha.search.ANSWER_RULES`.
+        rule: an answer rule, or the name of one in `lapha.search.ANSWER_RULES`.
         canonical: what makes two answers the same; as the search had it.
 
     Raises:
         ValueError: unknown rule, or a negative number.
     """
-    check_choice(rule, "rule", ANSWER_RULES)
+    choose = answer_rule(rule)
     answers = []
     for count in simulations:
         past = rewind(result.tree, count)
         latents = None if result.latents is None else result.latents[: len(past)]
-        choice = ANSWER_RULES[rule](past, latents, canonical)
+        choice = choose(past, latents, canonical)
         answers.append(None if choice is None else choice.answer)
     return answers
 

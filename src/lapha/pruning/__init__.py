@@ -1,7 +1,7 @@
 """Pruning: cluster states that say the same, and disable a share of each cluster."""
 
 from lapha.pruning.clustering import Clustering, cluster, find_clusters
-from lapha.pruning.config import PruneConfig
+from lapha.pruning.config import CutRule, PruneConfig
 from lapha.pruning.incremental import IncrementalPruner
 from lapha.pruning.pipeline import prune_many
 from lapha.pruning.pruner import PruneResult, PruneStats, prune
@@ -9,6 +9,7 @@ from lapha.pruning.tree_pruner import candidate_nodes, live_nodes, prune_tree
 
 __all__ = [
     "Clustering",
+    "CutRule",
     "IncrementalPruner",
     "PruneConfig",
     "PruneResult",

@@ -54,6 +54,8 @@ def find_cut(height: np.ndarray, config: PruneConfig) -> Cut:
         number = config.number or 0
         check(number <= len(height) + 1, "number", f"at most one cluster a point, {len(height) + 1}", number)
         merges = len(height) + 1 - number
+    elif callable(config.cut):
+        merges = int(np.searchsorted(height, config.cut(height), side="right"))
     else:
         merges = largest_jump(height)
     below = float(height[merges - 1]) if merges else 0.0

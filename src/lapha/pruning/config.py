@@ -2,64 +2,59 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
-from lapha._checks import check, check_choice
+import numpy as np
 
-LINKAGES = ("average", "complete", "single", "hdbscan")
-CUTS = ("largest_jump", "distance", "number")
-SURVIVORS = ("random", "value", "visits", "medoid")
-SCOPES = ("visited_nonterminal", "all")
+from lapha._checks import check
+from lapha._options import check_options, documented, option
+
+Linkage: TypeAlias = Literal["average", "complete", "single", "hdbscan"]
+Cut: TypeAlias = Literal["largest_jump", "distance", "number"]
+CutRule: TypeAlias = Callable[[np.ndarray], float]
+"""(M,) ascending merge heights of a dendrogram -> the height to cut it at: merges at or below it are kept."""
+Survivors: TypeAlias = Literal["random", "value", "visits", "medoid"]
+Scope: TypeAlias = Literal["visited_nonterminal", "all"]
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class PruneConfig:
-    """How to cluster latents and which members of a cluster to disable.
-
-    Attributes:
-        fraction: share of each cluster that is disabled, in [0, 1), rounded down: the paper's third leaves clusters of
-            one or two alone.
-        linkage: ``"average"`` (the paper's), ``"complete"``, ``"single"``, or ``"hdbscan"``.
-        cut: where the linkage's dendrogram is cut: at the ``"largest_jump"``, relative, between successive merge
-            heights (the paper's), at a ``"distance"``, or into a ``"number"`` of clusters. HDBSCAN finds its own.
-        distance: for ``cut="distance"``: members of a cluster were merged at this geodesic distance or below, > 0.
-        number: for ``cut="number"``: how many clusters, ≥ 1.
-        survivors: who stays: ``"random"`` members (the paper's), those with the highest ``"value"`` or most
-            ``"visits"``, or those nearest the cluster's ``"medoid"``.
-        scope: which nodes of a search tree take part: ``"visited_nonterminal"`` (the paper's text) or ``"all"`` but
-            the root (the reference code).
-        min_cluster_size: of HDBSCAN, ≥ 2.
-        seed: of the random survivors, and of ties, ≥ 0.
+    """How to cluster latents and which members of a cluster to disable. The defaults are the paper's.
 
     Raises:
-        ValueError: a value outside its range, or a cut's parameter that is missing or without use.
+        ValueError: a value of another type or outside its range, or a cut's parameter that is missing or without use.
     """
 
-    fraction: float = 1 / 3
-    linkage: str = "average"
-    cut: str = "largest_jump"
-    distance: float | None = None
-    number: int | None = None
-    survivors: str = "random"
-    scope: str = "visited_nonterminal"
-    min_cluster_size: int = 2
-    seed: int = 0
+    fraction: float = option(1 / 3, "Share of each cluster that is disabled, rounded down.", ge=0, lt=1)
+    linkage: Linkage = option("average", "How clusters are found: a linkage of agglomerative clustering, or HDBSCAN.")
+    cut: Cut | CutRule = option(
+        "largest_jump",
+        "Where the dendrogram is cut: at the largest ratio of successive merge heights, at a distance, into a number "
+        "of clusters, or where a function of the merge heights says. HDBSCAN finds its own clusters.",
+    )
+    distance: float | None = option(None, "With cut 'distance': the geodesic distance to cut at.", gt=0)
+    number: int | None = option(None, "With cut 'number': how many clusters.", ge=1)
+    survivors: Survivors = option(
+        "random", "Who stays: random members, the highest value, the most visits, or the nearest to the medoid."
+    )
+    scope: Scope = option(
+        "visited_nonterminal", "Nodes that take part: the paper's text, or 'all' but the root (the reference code)."
+    )
+    min_cluster_size: int = option(2, "HDBSCAN's smallest cluster.", ge=2)
+    seed: int = option(0, "Seed of the random survivors and of ties.", ge=0)
 
     def __post_init__(self) -> None:
-        check(0 <= self.fraction < 1, "fraction", "a number in [0, 1)", self.fraction)
-        check_choice(self.linkage, "linkage", LINKAGES)
-        check_choice(self.cut, "cut", CUTS)
-        check_choice(self.survivors, "survivors", SURVIVORS)
-        check_choice(self.scope, "scope", SCOPES)
-        check(self.min_cluster_size >= 2, "min_cluster_size", "an integer >= 2", self.min_cluster_size)
-        check(self.seed >= 0, "seed", "an integer >= 0", self.seed)
-        self._check_cut_parameter("distance", self.distance, self.distance is None or self.distance > 0, "a number > 0")
-        self._check_cut_parameter("number", self.number, self.number is None or self.number >= 1, "an integer >= 1")
+        check_options(self)
+        for name, value, expected in (
+            ("distance", self.distance, "a number > 0"),
+            ("number", self.number, "an integer >= 1"),
+        ):
+            if self.cut == name:
+                check(value is not None, name, f"{expected} with cut {name!r}", value)
+            else:
+                check(value is None, name, f"nothing, unless cut is {name!r}", value)
         if self.linkage == "hdbscan":
             check(self.cut == "largest_jump", "cut", "none with linkage 'hdbscan', which finds its own", self.cut)
-
-    def _check_cut_parameter(self, name: str, value: float | None, in_range: bool, expected: str) -> None:
-        if self.cut == name:
-            check(value is not None and in_range, name, f"{expected} with cut {name!r}", value)
-        else:
-            check(value is None, name, f"nothing, unless cut is {name!r}", value)

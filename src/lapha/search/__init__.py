@@ -7,7 +7,7 @@ from lapha.search.answers import (
     ANSWER_RULES,
     VOTE_WEIGHTS,
     AnswerChoice,
-    AnswerRule,
+    answer_rule,
     best_by_logprob,
     majority,
     soft_vote,
@@ -15,7 +15,7 @@ from lapha.search.answers import (
     value_weighted_vote,
 )
 from lapha.search.canonical import normalize_answer
-from lapha.search.config import SearchConfig
+from lapha.search.config import AnswerRule, SearchConfig, SelectionRule
 from lapha.search.features import FEATURES, leaf_features
 from lapha.search.frontier import Frontier
 from lapha.search.hooks import RunMeter, Stop, TerminalValue
@@ -23,7 +23,7 @@ from lapha.search.journal import Journal
 from lapha.search.result import SearchResult
 from lapha.search.scheduler import Search
 from lapha.search.seeds import QuestionKeys, derived_seed
-from lapha.search.selection import SELECTION_RULES, SelectionRule, best_of_frontier, puct_descent
+from lapha.search.selection import SELECTION_RULES, best_of_frontier, puct_descent
 
 __all__ = [
     "ANSWER_RULES",
@@ -42,6 +42,7 @@ __all__ = [
     "SelectionRule",
     "Stop",
     "TerminalValue",
+    "answer_rule",
     "best_by_logprob",
     "best_of_frontier",
     "derived_seed",

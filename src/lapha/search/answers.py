@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lapha._checks import check
+from lapha._checks import check, check_choice
 from lapha.search.canonical import normalize_answer
+from lapha.search.config import AnswerRule
 from lapha.search.features import FEATURES, leaf_features, mean_logprob, standardize
 from lapha.tree import SearchTree
 
@@ -43,14 +44,6 @@ class AnswerChoice:
     canonical: str
     node: int
     score: float
-
-
-class AnswerRule(Protocol):
-    """The signature that all rules share."""
-
-    def __call__(
-        self, tree: SearchTree, latents: PolarPoints | None = None, canonical: Canonical = normalize_answer
-    ) -> AnswerChoice | None: ...
 
 
 def value_top1(
@@ -138,6 +131,17 @@ ANSWER_RULES: dict[str, AnswerRule] = {
     "majority": majority,
     "logprob": best_by_logprob,
 }
+
+
+def answer_rule(answer: str | AnswerRule) -> AnswerRule:
+    """The rule that a `SearchConfig` names, or the function that it holds.
+
+    Raises:
+        ValueError: no rule of that name.
+    """
+    if isinstance(answer, str):
+        check_choice(answer, "rule", ANSWER_RULES)
+    return ANSWER_RULES[answer] if isinstance(answer, str) else answer
 
 
 def _candidates(tree: SearchTree) -> np.ndarray:

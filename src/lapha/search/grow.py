@@ -20,7 +20,7 @@ from lapha.search.hooks import Services
 from lapha.search.latents import TreeLatents
 from lapha.search.seams import finite_value
 from lapha.search.seeds import derived_seed
-from lapha.search.selection import SELECTION_RULES
+from lapha.search.selection import selection_rule
 from lapha.tree import SearchTree
 from lapha.tree.rewind import softmax
 from lapha.types import SampleRequest, SamplingParams, State, Status, Turn
@@ -58,7 +58,7 @@ class TreeSearch:
         self.latents = TreeLatents()
         self.stop_reason = "error"
         self.counts: Counter[str] = Counter(simulations=0, expansions=0, sampled_tokens=0, pruned=0)
-        self._select = SELECTION_RULES[config.selection]
+        self._select = selection_rule(config.selection)
         self._turns: dict[int, Turn] = {}  # of nodes that may still grow
         self._states: dict[int, State] = {}
         self._asked_at = 0  # the simulation at which pruning was last considered

@@ -9,12 +9,12 @@ import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from lapha._checks import check
 from lapha._identity import identity_of
 from lapha.geometry import PolarPoints
-from lapha.search.answers import ANSWER_RULES, AnswerChoice, Canonical
+from lapha.search.answers import AnswerChoice, Canonical, answer_rule
 from lapha.search.canonical import normalize_answer
 from lapha.search.config import SearchConfig
 from lapha.search.grow import TreeSearch
@@ -30,6 +30,8 @@ _PARTS = ("policy", "evaluator", "environment", "terminal_value", "stop", "canon
 
 # these ended before their time: a resumed run searches them again
 NOT_KEPT = ("error", "run_deadline", "run_max_tokens")
+
+OnError: TypeAlias = Literal["raise", "record"]
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +94,11 @@ class Search:
         questions: Iterable[str],
         concurrency: int = 32,
         progress: bool = False,
-        **options: Any,
+        *,
+        journal: str | Path | None = None,
+        max_tokens: int | None = None,
+        deadline_s: float | None = None,
+        on_error: OnError = "raise",
     ) -> Iterator[SearchResult]:
         """Search all questions; yields their results in the order of the questions.
 
@@ -103,25 +109,32 @@ class Search:
             questions: read as places become free, so that a generator may be endless.
             concurrency: trees in flight at once, ≥ 1.
             progress: show a progress bar (needs the extra ``llm``).
-            **options: as for `arun`.
+            journal, max_tokens, deadline_s, on_error: as for `arun`.
 
         Raises:
             ValueError: a bad argument, or a question that cannot be asked, with ``on_error="raise"``.
             RuntimeError: an event loop is running in this thread: use `arun` there.
         """
         _check_no_running_loop()
-        check(concurrency >= 1, "concurrency", "an integer >= 1", concurrency)
         check(not isinstance(questions, str), "questions", "several questions", "a single string")
-        return self._run(questions, concurrency, progress, options)
+        _check_run(concurrency, max_tokens, deadline_s, on_error)
+        results = self.arun(
+            questions,
+            concurrency,
+            journal=journal,
+            max_tokens=max_tokens,
+            deadline_s=deadline_s,
+            on_error=on_error,
+        )
+        return self._run(questions, results, progress)
 
     def _run(
-        self, questions: Iterable[str], concurrency: int, progress: bool, options: dict[str, Any]
+        self, questions: Iterable[str], results: AsyncGenerator[SearchResult, None], progress: bool
     ) -> Iterator[SearchResult]:
         waiting: dict[int, SearchResult] = {}
         self.unclaimed = []
         expected = 0
         with progress_bar(progress, questions, self) as show, asyncio.Runner() as runner:
-            results = self.arun(questions, concurrency, **options)
             try:
                 while (result := runner.run(_advance(results))) is not None:
                     show(result)
@@ -142,7 +155,7 @@ class Search:
         journal: str | Path | None = None,
         max_tokens: int | None = None,
         deadline_s: float | None = None,
-        on_error: str = "raise",
+        on_error: OnError = "raise",
     ) -> AsyncGenerator[SearchResult, None]:
         """Search all questions; yields results as trees finish. Closing the iterator cancels the trees in flight.
 
@@ -161,10 +174,7 @@ class Search:
         Raises:
             ValueError: a bad argument, or a journal of other settings.
         """
-        check(concurrency >= 1, "concurrency", "an integer >= 1", concurrency)
-        check(on_error in ("raise", "record"), "on_error", "'raise' or 'record'", repr(on_error))
-        for name, limit in (("max_tokens", max_tokens), ("deadline_s", deadline_s)):
-            check(limit is None or limit > 0, name, "a number > 0", limit)
+        _check_run(concurrency, max_tokens, deadline_s, on_error)
         self.meter = RunMeter(max_tokens=max_tokens, deadline=deadline_s and time.monotonic() + deadline_s)
         book = Journal.open(journal, self.config, self.identity()) if journal is not None else None
         flight, source = _Flight(self), _keyed(questions)
@@ -211,7 +221,7 @@ class Search:
 
     def choose(self, tree: SearchTree, latents: PolarPoints | None) -> AnswerChoice | None:
         """The answer that `config.answer` chooses from a finished tree."""
-        return ANSWER_RULES[self.config.answer](tree, latents, self.canonical)
+        return answer_rule(self.config.answer)(tree, latents, self.canonical)
 
 
 class _Flight:
@@ -347,3 +357,10 @@ def _check_no_running_loop() -> None:
     except RuntimeError:
         return
     raise RuntimeError("run: an event loop is already running in this thread; use `async for … in search.arun(…)`")
+
+
+def _check_run(concurrency: int, max_tokens: int | None, deadline_s: float | None, on_error: str) -> None:
+    check(concurrency >= 1, "concurrency", "an integer >= 1", concurrency)
+    check(on_error in ("raise", "record"), "on_error", "'raise' or 'record'", repr(on_error))
+    for name, limit in (("max_tokens", max_tokens), ("deadline_s", deadline_s)):
+        check(limit is None or limit > 0, name, "a number > 0", limit)

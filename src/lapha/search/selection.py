@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
+from lapha.search.config import SelectionRule
 from lapha.search.frontier import Frontier
 from lapha.types import Status
 
 _OPEN = int(Status.OPEN)
-
-# returns a node that may be expanded, or a terminal leaf whose value is to be backed up again, or None: all done
-SelectionRule = Callable[[Frontier], "int | None"]
 
 
 def best_of_frontier(frontier: Frontier) -> int | None:
@@ -60,3 +56,8 @@ def _worth_entering(frontier: Frontier, node: int) -> bool:
 
 
 SELECTION_RULES: dict[str, SelectionRule] = {"frontier": best_of_frontier, "puct": puct_descent}
+
+
+def selection_rule(selection: str | SelectionRule) -> SelectionRule:
+    """The rule that a `SearchConfig` names, or the function that it holds."""
+    return SELECTION_RULES[selection] if isinstance(selection, str) else selection

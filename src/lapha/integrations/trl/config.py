@@ -2,24 +2,61 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from dataclasses import dataclass, field
+import operator
+from dataclasses import dataclass, field, fields
+from types import UnionType
+from typing import TYPE_CHECKING, Any, TypeVar, Union, get_args, get_origin
 
 from trl import GRPOConfig
 
-from lapha._checks import check, check_choice
+from lapha._checks import check
+from lapha._options import build, options_of, to_plain
+from lapha.integrations.train_config import TrainerOptions
 from lapha.search import SearchConfig
-from lapha.shaping.config import FailedLeaves, RewardName, ShapingConfig, ValueTarget
-from lapha.types import SamplingParams
+from lapha.shaping.config import ShapingConfig
+
+T = TypeVar("T")
+
+
+OPTIONS = options_of(TrainerOptions)
+_OWN_DEFAULT = ("seed",)  # stays as transformers has it
+
+
+def _flat(hint: Any) -> Any:
+    """The type of a field as transformers' argument parser takes it: functions by name, choices as text."""
+    members = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    simple = dict.fromkeys(_simple(member) for member in members)
+    return functools.reduce(operator.or_, simple)
+
+
+def _simple(hint: Any) -> Any:
+    if hint in (bool, int, float, str, type(None)):
+        return hint
+    return list[float] if get_origin(hint) is tuple else str
+
+
+def _derived(config: type[T]) -> type[T]:
+    """Add a field for each of `TrainerOptions`; those that TRL has get lapha's default."""
+    inherited = {one.name: one for one in fields(GRPOConfig)}
+    for one in OPTIONS:
+        if one.name in _OWN_DEFAULT:
+            continue
+        known = inherited.get(one.name)
+        config.__annotations__[one.name] = _flat(one.hint) if known is None else known.type
+        setattr(config, one.name, field(default=one.default, metadata={"help": f"{one.help} Takes {one.kind}."}))
+    return config
 
 
 @dataclass
+@_derived
 class LaPhaConfig(GRPOConfig):
     """`trl.GRPOConfig` with LaPha's constants (arXiv 2602.09375) and its own arguments.
 
     ``num_generations`` is the tree's breadth: the children of one state are one TRL group. What TRL calls
     temperature, top_p, top_k, repetition_penalty and max_completion_length (tokens of one step) is what the search
-    samples with. The arguments that lapha adds are documented by their ``help``.
+    samples with. The arguments that lapha adds are derived from `TrainerOptions`; ``docs/options.md`` lists them.
 
     Raises:
         ValueError: a value out of range, or a combination that cannot work, by name.
@@ -28,59 +65,21 @@ class LaPhaConfig(GRPOConfig):
     learning_rate: float = field(default=1e-6, metadata={"help": "Peak learning rate."})
     lr_scheduler_type: str = field(default="cosine", metadata={"help": "Learning rate schedule."})
     warmup_steps: float = field(default=0.05, metadata={"help": "Warm-up: steps, or a share of all steps below 1."})
-    num_generations: int | None = field(default=6, metadata={"help": "Breadth of the tree = size of a TRL group."})
-    max_completion_length: int | None = field(default=1024, metadata={"help": "Most tokens of one step."})
-    temperature: float = field(default=0.7, metadata={"help": "Sampling temperature."})
-    top_p: float = field(default=0.8, metadata={"help": "Nucleus mass."})
-    top_k: int = field(default=20, metadata={"help": "Most likely tokens kept; 0 keeps all."})
-    repetition_penalty: float = field(default=1.05, metadata={"help": "Repetition penalty."})
     epsilon: float = field(default=0.2, metadata={"help": "Lower clipping bound."})
     epsilon_high: float | None = field(default=0.28, metadata={"help": "Upper clipping bound."})
     beta: float = field(default=1e-8, metadata={"help": "KL coefficient; 0 loads no reference model."})
 
-    simulations: int = field(default=24, metadata={"help": "Expansions of one tree."})
-    depth_limit: int = field(default=6, metadata={"help": "Most steps of one path."})
-    selection: str = field(default="frontier", metadata={"help": "Where to expand: 'frontier' or 'puct'."})
-    c_puct: float = field(default=1.0, metadata={"help": "Weight of the prior in the selection score."})
-    max_expands: int = field(default=2, metadata={"help": "Most expansions of one node."})
-    value_trust: float = field(default=1.0, metadata={"help": "Weight of the value head in a node's value."})
-    prune_every: int = field(default=8, metadata={"help": "Prune after so many simulations; 0 never."})
-    num_positive: int = field(default=1, metadata={"help": "Stop a tree after so many correct leaves; 0 never."})
-    tree_concurrency: int = field(default=64, metadata={"help": "Trees in flight at once on one process."})
+    if TYPE_CHECKING:  # the derived fields; TRL's arguments are flat, and no type checker follows the derivation
 
-    process_reward: RewardName = field(
-        default="strict", metadata={"help": "'strict' or 'adaptive' (formatting bonus; paper)."}
-    )
-    gamma: float = field(default=1.0, metadata={"help": "Discount of the potential in the process reward."})
-    max_groups: int = field(default=2, metadata={"help": "Sibling groups taken from one tree."})
-    easy_accuracy: float = field(
-        default=0.8, metadata={"help": "Trees with at least this leaf accuracy feed the value loss alone; 1: none do."}
-    )
-    failed_leaves: FailedLeaves = field(
-        default="zero", metadata={"help": "Potential of leaves without a correct answer: 'zero' or 'geometry' (paper)."}
-    )
+        def __init__(self, **arguments: Any) -> None: ...
 
-    value_weight: float = field(default=1.0, metadata={"help": "Weight of the value loss; 0 turns it off."})
-    value_target: ValueTarget = field(
-        default="potential", metadata={"help": "What the value head learns: 'potential', 'success_rate' or 'mixed'."}
-    )
-    value_states: str = field(
-        default="path",
-        metadata={
-            "help": "States of the value loss: 'path' (those on the rows' own paths, at no extra pass), or 'tree' (all "
-            "of the paper, from as many random root-to-leaf contexts as there are rows, in a second pass)."
-        },
-    )
-    value_grad_to_backbone: bool = field(
-        default=True, metadata={"help": "Whether the value loss trains the language model too."}
-    )
+        def __getattr__(self, name: str) -> Any: ...
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check(self.value_weight >= 0, "value_weight", "a number >= 0", self.value_weight)
-        check_choice(self.value_states, "value_states", ("path", "tree"))
-        check(self.num_positive >= 0, "num_positive", "an integer >= 0", self.num_positive)
-        check(self.tree_concurrency >= 1, "tree_concurrency", "an integer >= 1", self.tree_concurrency)
+        for one in OPTIONS:
+            setattr(self, one.name, to_plain(getattr(self, one.name)))  # a function by its name: TRL writes JSON
+        self.trainer_options()
         assert self.num_generations is not None and self.steps_per_generation is not None
         rows = self.per_device_train_batch_size * self.steps_per_generation
         check(
@@ -101,8 +100,6 @@ class LaPhaConfig(GRPOConfig):
                 "liger_kernel_config: expected no fused_linear_cross_entropy, which hides the hidden states that the "
                 "value loss reads; got fused_linear_cross_entropy=True"
             )
-        self.search_config()
-        self.shaping_config()
 
     def _check_saves(self) -> None:
         """A checkpoint between two optimiser steps of one generation would lose the rows of the second."""
@@ -118,37 +115,14 @@ class LaPhaConfig(GRPOConfig):
                 self.save_steps,
             )
 
+    def trainer_options(self) -> TrainerOptions:
+        """The options that lapha adds, as the configuration that they are derived from."""
+        return build(TrainerOptions, {one.name: getattr(self, one.name) for one in OPTIONS})
+
     def search_config(self) -> SearchConfig:
         """The search that grows one training tree."""
-        assert self.num_generations is not None and self.max_completion_length is not None
-        return SearchConfig(
-            simulations=self.simulations,
-            breadth=self.num_generations,
-            depth_limit=self.depth_limit,
-            selection=self.selection,
-            c_puct=self.c_puct,
-            value_trust=self.value_trust,
-            max_expands=self.max_expands,
-            prune_every=self.prune_every,
-            seed=self.seed,
-            sampling=SamplingParams(
-                max_tokens=self.max_completion_length,
-                temperature=self.temperature,
-                top_p=self.top_p,
-                top_k=self.top_k,
-                repetition_penalty=self.repetition_penalty,
-            ),
-        )
+        return self.trainer_options().search
 
     def shaping_config(self) -> ShapingConfig:
         """How verdicts become rewards and value targets."""
-        assert self.num_generations is not None
-        return ShapingConfig(
-            reward=self.process_reward,
-            gamma=self.gamma,
-            breadth=self.num_generations,
-            max_groups=self.max_groups,
-            value_target=self.value_target,
-            easy_accuracy=self.easy_accuracy,
-            failed_leaves=self.failed_leaves,
-        )
+        return self.trainer_options().shaping
