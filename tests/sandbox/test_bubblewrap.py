@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from lapha.sandbox import BubblewrapSandbox, Limits, SandboxError, SandboxUnavailable, create_sandbox
-from lapha.sandbox.jail import processes
-from lapha.sandbox.jail.process import parent_of
+from lapha.sandbox.jail import registry
+from lapha.sandbox.jail.kernel import parent_of
 
 from .availability import need_bubblewrap
 from .conftest import LIMITS
@@ -231,7 +231,7 @@ async def test_a_fork_whose_child_is_killed_costs_seconds_and_no_state():
         assert (await ordinary.run("y = 1")).ok
         began = time.time()
         trap = "os.register_at_fork(after_in_child=lambda: os._exit(0))"
-        code = f"import os, time\nx = 41\nif time.time() < {began + processes.FORK_LOOK_SECONDS}: {trap}"
+        code = f"import os, time\nx = 41\nif time.time() < {began + registry.FORK_LOOK_SECONDS}: {trap}"
         assert (await unlucky.run(code)).ok
         forks = [ordinary.fork() for _ in range(4)]
         waiting = asyncio.create_task(unlucky.fork().run("x + 1"))

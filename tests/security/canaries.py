@@ -13,7 +13,7 @@ import sys
 import threading
 from pathlib import Path
 
-from lapha.sandbox.jail import launch
+from lapha.sandbox.jail import walls
 
 _ANSWER = b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nhi"
 
@@ -40,7 +40,7 @@ class Canaries:
             self.free_port = free.getsockname()[1]
         self._listeners.append(self._listen(socket.AF_UNIX, str(folder / "socket")))
         self._listeners.append(self._listen(socket.AF_UNIX, f"\0lapha-{self.nonce}"))
-        self._watched = [Path(json.__file__), Path(launch.__file__).with_name("guest.py"), self.file]
+        self._watched = [Path(json.__file__), Path(walls.__file__).with_name("guest.py"), self.file]
         self._before = self._hashes()
 
     def _listen(self, family: int, address) -> socket.socket:

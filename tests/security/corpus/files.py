@@ -82,23 +82,41 @@ PROGRAMS = [
     Program("import lapha itself", "import lapha\nprint('ESCAPED')", control=True),
     Program(
         "see more than the jail's folders",
-        "import os\nallowed = {'usr', 'lib', 'lib64', 'dev', 'lapha', 'runs', 'etc'} | {'@PREFIX@'.split('/')[1]}\n"
+        "import os\nallowed = {'usr', 'lib', 'lib64', 'dev', 'lapha', 'box', 'etc'} | {'@PREFIX@'.split('/')[1]}\n"
         "print('ESCAPED' if set(os.listdir('/')) - allowed else 'no')",
         control=True,
     ),
     Program(
-        "find other runs' folders",
-        "import os\nseen = []\nfor slot in os.listdir('/runs'):\n try: seen += os.listdir('/runs/' + slot)\n except OSError: pass\n"
-        "print('ESCAPED' if seen else 'no')",
+        "find a folder to write in but its own",
+        "import os\nmade = []\nfor folder, _, _ in os.walk('/'):\n if folder.startswith(os.getcwd()): continue\n"
+        " try: os.close(os.open(os.path.join(folder, 'x@NONCE@'), os.O_CREAT | os.O_WRONLY)); made.append(folder)\n except OSError: pass\n"
+        "print('ESCAPED' if made else 'no')",
+        ENDS | {"cpu", "timeout"},
     ),
     Program(
-        "make a folder beside other runs'",
-        "import os\nmade = 0\nfor slot in range(64):\n try: os.mkdir(f'/runs/{slot}/mine'); made += 1\n except OSError: pass\n"
+        "find another's files in its folder",
+        "import os\nprint('ESCAPED' if os.listdir('.') or os.listdir('/box') else 'no')",
+    ),
+    Program(
+        "make a folder beside its own",
+        "import os\nmade = 0\nfor place in ('/box/..', '/', '/box/../dev'):\n try: os.mkdir(f'{place}/mine'); made += 1\n except OSError: pass\n"
         "print('ESCAPED' if made else 'no')",
     ),
     Program(
-        "open up the folders of runs",
-        "import os\nhere = os.path.dirname(os.getcwd())\nos.chmod(here, 0o777)\nprint('ESCAPED' if os.listdir(here) else '')",
+        "give a file other rights",
+        "import os\nopen('f', 'w').close()\nos.chmod('f', 0o777)\nprint('ESCAPED' if os.stat('f').st_mode & 0o777 == 0o777 else '')",
+    ),
+    Program(
+        "mount over its own folder",
+        "import ctypes\nr = ctypes.CDLL(None).mount(b'tmpfs', b'/box', b'tmpfs', 14, b'size=99m')\nprint('ESCAPED' if r == 0 else 'no')",
+    ),
+    Program(
+        "leave its namespaces",
+        "import ctypes\nl = ctypes.CDLL(None)\nprint('ESCAPED' if l.unshare(0x08020000) == 0 or l.setns(40, 0x08020000) == 0 or l.setns(0, 0) == 0 else 'no')",
+    ),
+    Program(
+        "run a program of its own",
+        "import ctypes, os\nopen('x', 'w').write('#!/bin/sh')\nprint('ESCAPED' if os.access('x', os.X_OK) else 'no')",
     ),
     writes("write outside", "open('@OUTSIDE@/escaped', 'w').write('x')"),
     writes("write to /tmp", "open('/tmp/lapha-escaped-@NONCE@', 'w').write('x')"),

@@ -5,7 +5,6 @@ command, obey. Processes that have run a model's code are that code's to do with
 believes nothing that it cannot check, and no rule of the jail depends on what is written below.
 """
 
-import array
 import ast
 import ctypes
 import gc
@@ -15,7 +14,6 @@ import itertools
 import json
 import linecache
 import os
-import queue
 import random
 import signal
 import socket
@@ -23,11 +21,10 @@ import stat
 import struct
 import sys
 import tempfile
-import threading
 import traceback
 import types
 
-from lapha.sandbox.jail import wire
+from lapha.sandbox.jail import confine, wire
 
 HYPERCALL = 6810
 CAPACITY = 1 << 16  # of the buffer that commands are written to; larger ones announce themselves
@@ -141,6 +138,9 @@ def serve():
             random.setstate(state)  # forking seeds it anew, and a rebuilt state would not be the same
         elif kind == "run":
             message = run(**fields)
+        elif kind == "leave":
+            confine.come_home()
+            message = say("home")
         elif kind == "huge":
             huge_pages(fields["ranges"])
         kind, fields = exchange(message)
@@ -157,15 +157,16 @@ def huge_pages(ranges):
             _libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(size), advice)
 
 
-def run(code, directory, output_bytes, file_bytes, files):
+def run(code, output_bytes, file_bytes, files):
     """Run one step's code in the session's module; the result as a message."""
     printed = Printed(output_bytes)
     stream = io.TextIOWrapper(printed, encoding="utf-8", errors="backslashreplace", write_through=True)  # type: ignore[type-var]
+    confine.enter_own_namespaces()
     for _ in range(3):  # no file is open between runs, so that branches share none: these become 0, 1, 2
         os.open("/dev/null", os.O_RDWR)
-    os.chdir(directory)
-    os.environ.update(TMPDIR=directory, HOME=directory)
-    tempfile.tempdir = directory
+    os.chdir(confine.WORK_AT)
+    os.environ.update(TMPDIR=confine.WORK_AT, HOME=confine.WORK_AT)
+    tempfile.tempdir = confine.WORK_AT
     put_files(files)
     sys.stdout = sys.stderr = stream
     result = {"outcome": "ok", "value": None, "error": None}
@@ -182,11 +183,10 @@ def run(code, directory, output_bytes, file_bytes, files):
         result["error"] = short(describe(attempt.error), output_bytes)
     attempt.error = None
     sys.stdout = sys.stderr = None
-    kept = take_files(os.fsencode(directory), file_bytes) if result["outcome"] in ("ok", "error") else b""
+    kept = take_files(os.fsencode(confine.WORK_AT), file_bytes) if result["outcome"] in ("ok", "error") else b""
     if kept is None:
         result["outcome"] = "files"
     _close_all(0, 4096)
-    os.chdir("/")
     return say("result", output=printed.text(), files=kept or b"", **result)
 
 
@@ -268,44 +268,13 @@ def short(text, limit):
     return text if len(text) <= limit else text[:limit] + "…"
 
 
-def hand_over(channel, make):
-    """Make a file descriptor and send it, although making it forbids sending: a thread does that, which is not bound."""
-    made: queue.SimpleQueue[int] = queue.SimpleQueue()
-
-    def send():
-        rights = array.array("i", [made.get()]).tobytes()
-        channel.sendmsg([b"ready"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
-
-    sender = threading.Thread(target=send)
-    sender.start()
-    made.put(make())
-    sender.join()
-    channel.detach()
-
-
-def confine(program):
-    """Install the filter; the file descriptor on which the supervisor is asked."""
-    buffer = ctypes.create_string_buffer(program, len(program))
-
-    class Program(ctypes.Structure):
-        _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_void_p))
-
-    filter_program = Program(len(program) // 8, ctypes.addressof(buffer))
-    set_mode_filter, new_listener = 1, 8
-    no_new_privileges = 38
-    _libc.prctl(no_new_privileges, 1, 0, 0, 0)
-    listener = _libc.syscall(
-        ctypes.c_long(317), ctypes.c_long(set_mode_filter), ctypes.c_long(new_listener), ctypes.byref(filter_program)
-    )
-    if listener < 0:
-        raise OSError(ctypes.get_errno(), "seccomp user notification is not available")
-    return listener
-
-
 def main():
     channel = socket.socket(fileno=int(sys.argv[2]))
+    _, ancillary, _, _ = channel.recvmsg(1, socket.CMSG_SPACE(4))
+    proc = struct.unpack("=i", ancillary[0][2])[0]
     with channel.makefile("rb") as lines:
         config = json.loads(lines.readline())
+    confine.make_home(proc, config["mount_options"].encode())
     sys.path.append(config["packages_at"])
     for name in config["preload"]:
         importlib.import_module(name)
@@ -322,7 +291,7 @@ def main():
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     gc.collect()
     gc.freeze()
-    hand_over(channel, lambda: confine(bytes.fromhex(config["filter"])))
+    confine.hand_over(channel, lambda: confine.install(bytes.fromhex(config["filter"]), listen=True))
     socket.socketpair = socketpair
     os.closerange(0, 4096)
     serve()

@@ -1,20 +1,19 @@
-"""One run: a slot, a fork, the code, its limits, its result."""
+"""One run: a turn, a fork, the code, its limits, its result."""
 
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from lapha.sandbox.jail.history import Cell
+from lapha.sandbox.jail import kernel
 from lapha.sandbox.jail.process import Message, Process
-from lapha.sandbox.jail.processes import Processes
+from lapha.sandbox.jail.registry import Processes
+from lapha.sandbox.jail.states import Cell
 from lapha.sandbox.jail.timers import Timers
-from lapha.sandbox.jail.workspace import Slot, Slots
 
-_LOOK_SECONDS = 0.05
 _CUT = "…"
 
 MAX_PATHS = 4 << 20
@@ -38,12 +37,48 @@ Then = Callable[[Result, Process | None, bytes], None]
 """Gets the result, and if the run is to be kept its process and its files, as the process has packed them."""
 
 
+class Turns:
+    """How many runs may be under way, and who waits.
+
+    Args:
+        count: most at the same time.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._free = count
+        self._waiting: deque[Callable[[], None]] = deque()
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    def take(self, then: Callable[[], None]) -> None:
+        """Call `then` as soon as it may; first come, first served."""
+        if self._free:
+            self._free -= 1
+            then()
+        else:
+            self._waiting.append(then)
+
+    def give_back(self) -> None:
+        """A run is over."""
+        if self._waiting:
+            self._waiting.popleft()()
+        else:
+            self._free += 1
+
+    def abandon(self) -> deque[Callable[[], None]]:
+        """Whoever still waits: the jail is gone."""
+        queue, self._waiting = self._waiting, deque()
+        return queue
+
+
 class Run:
     """Runs code in a fork of a cell's process, and calls `then` once.
 
     Args:
         processes: the jail's.
-        slots: the jail's.
+        turns: how many runs may be under way.
         timers: for the limits.
         bounds: the limits.
         counters: outcomes are counted here.
@@ -55,7 +90,7 @@ class Run:
     def __init__(
         self,
         processes: Processes,
-        slots: Slots,
+        turns: Turns,
         timers: Timers,
         bounds: Bounds,
         counters: Counter[str],
@@ -63,44 +98,35 @@ class Run:
         code: str,
         then: Then,
     ) -> None:
-        self._processes, self._slots, self._timers, self._bounds = processes, slots, timers, bounds
+        self._processes, self._turns, self._timers, self._bounds = processes, turns, timers, bounds
         self._counters = counters
         self._parent, self._code, self._then = parent, code, then
         self._files = parent.files
-        self._slot: Slot | None = None
         self._forked: Process | None = None
         self._process: Process | None = None
         self._breach = ""
         self._began = 0.0
         self._alarms: list[Callable[[], None]] = []
-        slots.take(self._fork)
+        turns.take(self._fork)
 
-    def _fork(self, slot: Slot) -> None:
-        self._slot = slot
-        if self._parent.process is None:  # died while this run waited for a slot
-            self._finish(_result("lost"), None, b"", clear=False)
-            return
+    def _fork(self) -> None:
         self._began = time.monotonic()
+        if self._parent.process is None:  # died while this run waited for its turn
+            self._finish(_result("lost"))
+            return
         self._forked = self._parent.process
         self._alarms = [self._timers.after(self._bounds.wall_seconds, lambda: self._stop("timeout"))]
         self._processes.fork(self._forked, self._start, self._bounds.wall_seconds)
 
     def _start(self, process: Process | None) -> None:
-        assert self._slot is not None
         if process is None:
-            self._cancel()
-            self._finish(_result("lost") | {"seconds": self._seconds()}, None, b"", clear=False)
+            self._finish(_result("lost"))
             return
         self._process = process
-        directory = self._slot.prepare()
         bounds = self._bounds
-        self._alarms += [
-            self._timers.after(bounds.cpu_seconds, self._check_cpu),
-            self._timers.after(_LOOK_SECONDS, self._check_files),
-        ]
+        self._alarms.append(self._timers.after(bounds.cpu_seconds, self._check_cpu))
         limits = {"output_bytes": bounds.output_bytes, "file_bytes": bounds.file_bytes}
-        work: dict[str, Any] = {"code": self._code, "directory": directory, "files": self._files, **limits}
-        self._processes.command(process, self._on_message, "run", **work)
+        self._processes.run(process, self._on_message, code=self._code, files=self._files, **limits)
 
     def _check_cpu(self) -> None:
         """One thread cannot use more processor time than time: look again when it may have."""
@@ -112,64 +138,43 @@ class Run:
         else:
             self._alarms.append(self._timers.after(max(left, 0.01), self._check_cpu))
 
-    def _check_files(self) -> None:
-        """The size of its folder is bounded, the number of files is not."""
-        if self._process is None or self._process.dead or self._slot is None:
-            return
-        if self._slot.crowded:
-            self._stop("files")
-        else:
-            self._alarms.append(self._timers.after(_LOOK_SECONDS, self._check_files))
-
     def _stop(self, breach: str) -> None:
         self._breach = breach
         if self._process is not None:
             self._processes.kill(self._process)
         elif self._forked is not None:  # the fork itself takes too long: what it forks has seen to that
             self._processes.give_up_fork(self._forked, self._start)
-            self._finish(_result(breach) | {"seconds": self._seconds()}, None, b"", clear=False)
-
-    def _seconds(self) -> float:
-        return time.monotonic() - self._began
-
-    def _cancel(self) -> None:
-        for cancel in self._alarms:
-            cancel()
+            self._finish(_result(breach))
 
     def _on_message(self, message: Message | None) -> None:
-        self._cancel()
         result = _result(self._breach or "crashed") if message is None else _checked(message, self._bounds.output_bytes)
-        result["seconds"] = self._seconds()
         process = self._process
-        if process is None or process.dead or result["outcome"] not in ("ok", "error"):
+        if message is None or process is None or process.dead or result["outcome"] not in ("ok", "error"):
             self._discard(result)
             return
-        assert self._slot is not None
-        # what it says of its files is for its own successors to believe; nobody here opens one
-        assert message is not None
+        # what it says of its files is for its own successors to believe; nobody here looks into them
         files: bytes = message[1]["files"]
-        kept = not process.open_files() and len(files) <= self._bounds.file_bytes + MAX_PATHS
-        if kept:
-            self._slot.clear()
-        if not kept or not self._slot.empty:
-            self._discard(_result("files", result["output"]) | {"seconds": result["seconds"]})
+        if len(files) > self._bounds.file_bytes + MAX_PATHS or kernel.open_files(process.pid):
+            self._discard(_result("files", result["output"]))
             return
-        self._finish(result, process, files, clear=False)
+        self._processes.send_home(process)  # nobody waits for that, but the next fork
+        if process.dead:
+            self._finish(_result("crashed", result["output"]))
+        else:
+            self._finish(result, process, files)
 
     def _discard(self, result: Result) -> None:
         if self._process is not None:
             self._processes.kill(self._process)
-        self._finish(result, None, b"", clear=True)
+        self._finish(result)
 
-    def _finish(self, result: Result, process: Process | None, files: bytes, *, clear: bool) -> None:
-        slot, self._slot = self._slot, None
+    def _finish(self, result: Result, process: Process | None = None, files: bytes = b"") -> None:
+        for cancel in self._alarms:
+            cancel()
+        result["seconds"] = time.monotonic() - self._began
         self._counters[result["outcome"]] += 1
         self._then(result, process, files)
-        if slot is not None:
-            if clear:
-                self._slots.clear_aside(slot)
-            else:
-                self._slots.give_back(slot)
+        self._turns.give_back()
 
 
 def _result(outcome: str, output: str = "", value: str | None = None, error: str | None = None) -> Result:

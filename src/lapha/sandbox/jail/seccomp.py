@@ -17,6 +17,10 @@ FORK_FLAGS = 0x01200011
 """`clone` flags of a plain fork: CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID | SIGCHLD."""
 
 NR_CLONE = 56
+
+BROKERED = (165, 272, 308)
+"""mount, unshare and setns: the supervisor's to allow, one by one (`broker.py`)."""
+
 _ARCH_X86_64 = 0xC000003E
 _SIGCHLD = 17
 
@@ -81,9 +85,9 @@ _REFUSED = {
     # rights, namespaces, the kernel
     73: "flock", 103: "syslog", 105: "setuid", 106: "setgid", 116: "setgroups", 117: "setresuid", 119: "setresgid",
     126: "capset", 133: "mknod", 135: "personality", 155: "pivot_root", 160: "setrlimit", 161: "chroot", 163: "acct",
-    165: "mount", 166: "umount2", 167: "swapon", 169: "reboot", 170: "sethostname", 175: "init_module", 248: "add_key",
-    250: "keyctl", 253: "inotify_init", 259: "mknodat", 272: "unshare", 294: "inotify_init1", 298: "perf_event_open",
-    300: "fanotify_init", 303: "name_to_handle_at", 304: "open_by_handle_at", 308: "setns", 317: "seccomp", 321: "bpf",
+    166: "umount2", 167: "swapon", 169: "reboot", 170: "sethostname", 175: "init_module", 248: "add_key",
+    250: "keyctl", 253: "inotify_init", 259: "mknodat", 294: "inotify_init1", 298: "perf_event_open",
+    300: "fanotify_init", 303: "name_to_handle_at", 304: "open_by_handle_at", 317: "seccomp", 321: "bpf",
     428: "open_tree", 429: "move_mount", 430: "fsopen", 432: "fsmount", 442: "mount_setattr",
 }  # fmt: skip
 
@@ -184,6 +188,8 @@ def program() -> bytes:
         *_only_if(HYPERCALL, _return(_NOTIFY)),
         *_clone(),
     ]
+    for number in BROKERED:
+        rules += _only_if(number, _return(_NOTIFY))
     for number, name in _ALLOWED.items():
         special = name in ("mmap", "fcntl", "rt_sigaction", "prlimit64") or name in _CHOICES
         rules += _filtered(name, number) if special else _only_if(number, _return(_ALLOW))

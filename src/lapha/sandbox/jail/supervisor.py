@@ -18,13 +18,13 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from lapha.sandbox.jail import launch, seccomp
-from lapha.sandbox.jail.history import Cell, Session
+from lapha.sandbox.jail import kernel, seccomp, walls
+from lapha.sandbox.jail.broker import mount_options
 from lapha.sandbox.jail.process import Process
-from lapha.sandbox.jail.processes import Processes
-from lapha.sandbox.jail.runs import MAX_PATHS, Bounds, Result, Run, Then
+from lapha.sandbox.jail.registry import Processes
+from lapha.sandbox.jail.runs import MAX_PATHS, Bounds, Result, Run, Then, Turns
+from lapha.sandbox.jail.states import Cell, Session
 from lapha.sandbox.jail.timers import Timers
-from lapha.sandbox.jail.workspace import Slots
 
 _HEAD = struct.Struct("=I")
 _RESTARTS = 5
@@ -56,6 +56,7 @@ class Supervisor:
         self._bell, self._ring = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._incoming = bytearray()
         self._root = Cell(None, "", b"", None)
+        self._turns = Turns(config["slots"])
         self._restarts = -1
         self._bwrap: subprocess.Popen[bytes] | None = None
 
@@ -65,28 +66,27 @@ class Supervisor:
         """Start the jail, at first and whenever its template has died.
 
         Raises:
-            launch.JailFailed: it does not start.
+            walls.JailFailed: it does not start.
         """
         config = self._config
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        arguments = launch.command(config["packages"], config["slots"], config["file_bytes"], theirs.fileno())
+        arguments = walls.command(config["packages"], theirs.fileno())
         guest = {name: config[name] for name in ("preload", "warm", "seed", "int_digits")}
-        guest |= {"packages_at": launch.PACKAGES_AT, "filter": seccomp.program().hex()}
+        guest |= {"mount_options": mount_options(config["file_bytes"])}
+        guest |= {"packages_at": walls.PACKAGES_AT, "filter": seccomp.program().hex()}
         with ours:
-            self._bwrap, listener = launch.start(arguments, ours, theirs, guest, config["start_seconds"])
-        args = (listener, self._selector, self._timers, self._max_message(), self._bwrap.pid)
+            self._bwrap, listener = walls.start(arguments, ours, theirs, guest, config["start_seconds"])
+        args = (listener, self._selector, self._timers, self._max_message(), config["file_bytes"], self._bwrap.pid)
         self._processes = Processes(*args, self._counters)
         template = self._processes.first(config["start_seconds"])
         if template is None:
-            raise launch.JailFailed(
+            raise walls.JailFailed(
                 "the jail does not answer, or its memory may not be read (sysctl kernel.yama.ptrace_scope must be 0 or 1)"
             )
         self._listener = listener
         self._selector.register(listener, selectors.EVENT_READ, self._processes.on_notifications)
-        launch.limit_memory(template.pid, config["memory_bytes"], config["file_bytes"])
-        self._processes.command(template, lambda _: None, "huge", ranges=template.large_ranges())
-        slots = [launch.open_slot(template.pid, number) for number in range(config["slots"])]
-        self._slots = Slots(slots, self._post)
+        walls.limit_memory(template.pid, config["memory_bytes"], config["file_bytes"])
+        self._processes.command(template, lambda _: None, "huge", ranges=kernel.large_ranges(template.pid))
         self._root.process = template
         template.on_death = self._on_template_death
         self._restarts += 1
@@ -107,15 +107,15 @@ class Supervisor:
         if self._bwrap is not None:
             self._bwrap.kill()
             self._bwrap.wait()
+        queue = self._turns.abandon()
         self._processes.abandon()
         self._selector.unregister(self._listener)
         os.close(self._listener)
         if self._restarts >= _RESTARTS:
-            raise launch.JailFailed(f"the jail died {_RESTARTS + 1} times")
-        queue = self._slots.abandon()
+            raise walls.JailFailed(f"the jail died {_RESTARTS + 1} times")
         self.start_jail()
         for wanted in queue:
-            self._slots.take(wanted)
+            self._turns.take(wanted)
 
     def _post(self, action: Callable[[], None]) -> None:
         """Do something in the main loop, soon. May be called from any thread."""
@@ -163,7 +163,7 @@ class Supervisor:
                 lost = {"outcome": "lost", "output": "", "value": None, "error": None, "seconds": 0.0}
                 then(lost, None, b"")
                 return
-            args = (self._processes, self._slots, self._timers, bounds, self._counters, cell, code)
+            args = (self._processes, self._turns, self._timers, bounds, self._counters, cell, code)
             Run(*args, done)
 
         def done(result: Result, process: Process | None, files: bytes) -> None:
@@ -195,7 +195,7 @@ class Supervisor:
     def _measure(self, cell: Cell) -> None:
         """Measuring takes a millisecond, and many states do not live that long: it can wait a little."""
         if cell.process is not None:
-            cell.size = cell.process.private_bytes() + len(cell.files)
+            cell.size = kernel.private_bytes(cell.process.pid) + len(cell.files)
             self._evict()
 
     def _evict(self) -> None:
@@ -266,7 +266,7 @@ class Supervisor:
         self._run(cell, request["code"], done, self._bounds)
 
     def _describe(self) -> dict[str, Any]:
-        live = {"processes": len(self._processes), "sessions": len(self._sessions), "waiting": self._slots.waiting}
+        live = {"processes": len(self._processes), "sessions": len(self._sessions), "waiting": self._turns.waiting}
         memory = sum(cell.size for cell in self._recent)
         return {"counters": dict(self._counters), "restarts": self._restarts, "private_bytes": memory, **live}
 
@@ -322,11 +322,11 @@ def main(descriptor: int) -> None:
         config = json.loads(lines.readline())
     supervisor = Supervisor(client, config)
     try:
-        launch.allow_files(config["live"] + 4 * config["slots"] + 64)
+        walls.allow_files(config["live"] + 4 * config["slots"] + 64)
         supervisor.start_jail()
         supervisor._reply({"ready": True, "supervisor": os.getpid()})
         supervisor.serve()
-    except (launch.JailFailed, OSError) as error:
+    except (walls.JailFailed, OSError) as error:
         missing = error.args[0] if isinstance(error, FileNotFoundError) else None
         supervisor._reply({"failed": str(error), "missing": missing})
         sys.exit(1)

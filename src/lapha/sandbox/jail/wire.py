@@ -15,15 +15,17 @@ TEXT, MAYBE, BYTES, INT, FLOAT, NUMBERS = "text", "text or nothing", "bytes", "i
 
 FROM_GUEST = {
     "ready": {},
+    "home": {},
     "parent": {},
     "child": {},
     "result": {"outcome": TEXT, "output": TEXT, "value": MAYBE, "error": MAYBE, "files": BYTES},
 }
 TO_GUEST = {
     "fork": {},
+    "leave": {},
     "grow": {"size": INT},
     "huge": {"ranges": BYTES},
-    "run": {"code": TEXT, "directory": TEXT, "output_bytes": INT, "file_bytes": INT, "files": BYTES},
+    "run": {"code": TEXT, "output_bytes": INT, "file_bytes": INT, "files": BYTES},
 }
 
 _LENGTH = struct.Struct("=I")

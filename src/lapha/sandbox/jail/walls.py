@@ -14,13 +14,12 @@ import sysconfig
 from pathlib import Path
 from typing import Any
 
-from lapha.sandbox.jail.workspace import Slot
+from lapha.sandbox.jail.confine import WORK_AT
 
 _CODE_AT = "/lapha/code"
 GUEST_AT = f"{_CODE_AT}/lapha/sandbox/jail/guest.py"
-_GUEST_FILES = ("guest.py", "wire.py")
+_GUEST_FILES = ("guest.py", "confine.py", "wire.py")
 PACKAGES_AT = "/lapha/packages"
-SLOTS_AT = "/runs"
 # isolated, and with nothing on its path but the standard library once it has loaded its own two files
 _BOOT = (
     f"import sys; sys.path.insert(0, {_CODE_AT!r}); from lapha.sandbox.jail import guest; del sys.path[0]; guest.main()"
@@ -29,13 +28,11 @@ _LIBRARY_FOLDERS = ("/lib", "/lib64", "/usr/lib", "/usr/lib64")
 _DEVICES = ("null", "zero", "full", "random", "urandom")
 
 
-def command(packages: dict[str, str], slots: int, slot_bytes: int, channel: int) -> list[str]:
+def command(packages: dict[str, str], channel: int) -> list[str]:
     """The bwrap command line.
 
     Args:
         packages: name in the jail → path here, of the packages that code may import.
-        slots: number of private folders for runs, each a file system of its own.
-        slot_bytes: size of each.
         channel: file descriptor on which the guest is configured.
     """
     bwrap = shutil.which("bwrap")
@@ -52,9 +49,7 @@ def command(packages: dict[str, str], slots: int, slot_bytes: int, channel: int)
         arguments += ["--ro-bind", str(Path(__file__).with_name(name)), str(Path(GUEST_AT).with_name(name))]
     for name, path in packages.items():
         arguments += ["--ro-bind", path, f"{PACKAGES_AT}/{name}"]
-    for slot in range(slots):
-        arguments += ["--perms", "0700", "--size", str(slot_bytes), "--tmpfs", f"{SLOTS_AT}/{slot}"]
-    arguments += ["--remount-ro", "/"]
+    arguments += ["--dir", WORK_AT, "--remount-ro", "/"]
     environment = {"PYTHONHASHSEED": "0", "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "PATH": "/nowhere", "HOME": "/"}
     environment |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     for name, value in environment.items():
@@ -121,6 +116,10 @@ def start(arguments: list[str], channel: socket.socket, inside: socket.socket, c
     inside.close()
     channel.settimeout(seconds)
     try:
+        proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        rights = array.array("i", [proc]).tobytes()
+        channel.sendmsg([b"/"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+        os.close(proc)
         channel.sendall(json.dumps(config).encode() + b"\n")
         word, ancillary, _, _ = channel.recvmsg(16, socket.CMSG_SPACE(4))
     except OSError as error:
@@ -140,12 +139,6 @@ def start(arguments: list[str], channel: socket.socket, inside: socket.socket, c
     return process, descriptors[0]
 
 
-def open_slot(template: int, number: int) -> Slot:
-    """A slot of a running jail, by way of its template."""
-    path = f"{SLOTS_AT}/{number}"
-    return Slot(path, os.open(f"/proc/{template}/root{path}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
-
-
 def limit_memory(template: int, memory_bytes: int, file_bytes: int) -> None:
     """Limits that every process of the jail inherits, and none can change."""
     with open(f"/proc/{template}/statm", "rb") as file:
@@ -153,7 +146,7 @@ def limit_memory(template: int, memory_bytes: int, file_bytes: int) -> None:
     fixed = {
         resource.RLIMIT_AS: own + memory_bytes,
         resource.RLIMIT_FSIZE: file_bytes,
-        resource.RLIMIT_NOFILE: 256,
+        resource.RLIMIT_NOFILE: 64,
         resource.RLIMIT_CORE: 0,
         resource.RLIMIT_MEMLOCK: 0,
     }

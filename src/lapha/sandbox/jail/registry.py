@@ -12,13 +12,18 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
-from lapha.sandbox.jail import notify, wire
-from lapha.sandbox.jail.process import Message, Process, parent_of, parents
+from lapha.sandbox.jail import kernel, wire
+from lapha.sandbox.jail.broker import MOUNT, SETNS, STEPS, UNSHARE, Broker
+from lapha.sandbox.jail.kernel import parent_of, parents
+from lapha.sandbox.jail.process import Message, Process
 from lapha.sandbox.jail.seccomp import FORK_FLAGS, HYPERCALL, NR_CLONE
 from lapha.sandbox.jail.timers import Timers
 
 FORK_LOOK_SECONDS = 0.4
 """How often a fork that is not done is looked at: whether its child still lives. Its limit is the run's own."""
+
+HOME_SECONDS = 2.0
+"""How long a process may take to leave its namespaces."""
 
 MAX_REFUSED = 100
 """How often a process may try to start another before it is ended: each try costs the supervisor time."""
@@ -35,6 +40,7 @@ class Processes:
         selector: where process handles are watched; their data is a callable.
         timers: for deadlines.
         max_message: longest message of a process, in bytes.
+        file_bytes: size of a run's private folder.
         top: pid of bwrap, from which all of them descend.
         counters: what is out of the ordinary is counted here.
     """
@@ -45,6 +51,7 @@ class Processes:
         selector: selectors.BaseSelector,
         timers: Timers,
         max_message: int,
+        file_bytes: int,
         top: int,
         counters: Counter[str],
     ) -> None:
@@ -54,7 +61,7 @@ class Processes:
         self._listener = listener
         self._selector = selector
         self._timers = timers
-        self._max_message = max_message
+        self._max_message, self._file_bytes = max_message, file_bytes
         self._by_pid: dict[int, Process] = {}
 
     def __len__(self) -> int:
@@ -66,13 +73,14 @@ class Processes:
         with selectors.DefaultSelector() as waiting:
             waiting.register(self._listener, selectors.EVENT_READ)
             while (left := deadline - time.monotonic()) > 0:
-                if waiting.select(left) and (notification := notify.receive(self._listener)):
+                if waiting.select(left) and (notification := kernel.receive(self._listener)):
                     # at this moment bwrap and its reaper are the only others in there
                     family = parents()
                     self._outsiders = {pid for pid in family if self._inside(pid, family)} - {notification.pid}
                     template = None if self._read(notification) is None else self._adopt(notification)
                     if template is not None:
                         template.trusted = True
+                        self._broker = Broker(self._listener, template, self._file_bytes)
                     return template
         return None
 
@@ -83,11 +91,11 @@ class Processes:
         for _ in range(_MOST_AT_ONCE):
             if not poll.poll(0):
                 return
-            notification = notify.receive(self._listener)
+            notification = kernel.receive(self._listener)
             if notification is not None:
                 self._on_notification(notification)
 
-    def _on_notification(self, notification: notify.Notification) -> None:
+    def _on_notification(self, notification: kernel.Notification) -> None:
         process = self._by_pid.get(notification.pid)
         if process is not None and process.has_ended():
             self._gone(process)  # and its number has been given to another one
@@ -98,8 +106,11 @@ class Processes:
             self._on_clone(process, notification)
         elif notification.number == HYPERCALL:
             self._on_message(process or self._newborn(notification), notification)
+        elif notification.number in STEPS:
+            if not self._broker.answer(process, notification):
+                self._refused(process)
         else:  # the filter sends nothing else
-            notify.answer(self._listener, notification.id, error=errno.ENOSYS)
+            kernel.answer(self._listener, notification.id, error=errno.ENOSYS)
 
     def fork(self, parent: Process, then: Callable[[Process | None], None], seconds: float) -> None:
         """Fork a waiting process; `then` gets the child, waiting, or None if there is none to be had.
@@ -170,6 +181,28 @@ class Processes:
             process.then = then
             self._wake(process, message)
 
+    def run(self, process: Process, then: Callable[[Message | None], None], **fields: str | int | bytes) -> None:
+        """Have a newborn process go into namespaces of its own and run code there; `then` gets the result."""
+        process.steps.extend((UNSHARE, MOUNT))
+        self.command(process, then, "run", **fields)
+
+    def send_home(self, process: Process) -> None:
+        """Have a process that has run code leave its namespaces, and all of its files with them.
+
+        Forks that are asked for meanwhile wait. One that does not come home is ended.
+        """
+
+        def came(message: Message | None) -> None:
+            cancel()
+            if message is not None and not self._broker.is_home(process):
+                self._counters["not_home"] += 1
+                self.kill(process)
+
+        process.steps.clear()
+        process.steps.append(SETNS)
+        cancel = self._timers.after(HOME_SECONDS, lambda: self.kill(process))
+        self.command(process, came, "leave")
+
     def kill(self, process: Process) -> None:
         """End a process now. Whoever waits for it is told; its number stays taken until the kernel says it is gone."""
         if process.dead:
@@ -200,20 +233,23 @@ class Processes:
 
     # What processes do ---------------------------------------------------------------------------------------
 
-    def _on_clone(self, process: Process | None, notification: notify.Notification) -> None:
+    def _on_clone(self, process: Process | None, notification: kernel.Notification) -> None:
         allowed = process is not None and process.may_clone and notification.arguments[0] == FORK_FLAGS
         if allowed and process is not None:
             process.may_clone = False
-            notify.answer(self._listener, notification.id, let_through=True)
+            kernel.answer(self._listener, notification.id, let_through=True)
             return
-        notify.answer(self._listener, notification.id, error=errno.EPERM)
+        kernel.answer(self._listener, notification.id, error=errno.EPERM)
+        self._refused(process)
+
+    def _refused(self, process: Process | None) -> None:
         if process is not None:
             process.refused += 1
             if process.refused > MAX_REFUSED:
                 self._counters["fork_bomb"] += 1
                 self.kill(process)
 
-    def _on_message(self, process: Process | None, notification: notify.Notification) -> None:
+    def _on_message(self, process: Process | None, notification: kernel.Notification) -> None:
         if process is None:
             return
         message = self._read(notification)
@@ -230,14 +266,14 @@ class Processes:
             self.kill(process)
         self._next_fork(process)
 
-    def _newborn(self, notification: notify.Notification) -> Process | None:
+    def _newborn(self, notification: kernel.Notification) -> Process | None:
         """A process that nobody knows yet: the child of whoever was told to fork, or an intruder."""
         parent = self._by_pid.get(parent_of(notification.pid))
         if parent is None or parent.expects_child is None or parent.may_clone:
             self._counters["intruder"] += 1
             with contextlib.suppress(OSError):
                 pidfd = os.pidfd_open(notification.pid)
-                if notify.still_waits(self._listener, notification.id):
+                if kernel.still_waits(self._listener, notification.id):
                     signal.pidfd_send_signal(pidfd, signal.SIGKILL)
                 os.close(pidfd)
             return None
@@ -251,12 +287,12 @@ class Processes:
         if process.forks and not process.dead and process.expects_child is None and process.waits is not None:
             self.fork(process, *process.forks.popleft())
 
-    def _adopt(self, notification: notify.Notification) -> Process | None:
+    def _adopt(self, notification: kernel.Notification) -> Process | None:
         try:
             pidfd = os.pidfd_open(notification.pid)
         except OSError:
             return None
-        if not notify.still_waits(self._listener, notification.id):
+        if not kernel.still_waits(self._listener, notification.id):
             os.close(pidfd)
             return None
         process = Process(notification.pid, pidfd, notification)
@@ -266,11 +302,11 @@ class Processes:
             file.write("800")  # if memory runs out, branches go first
         return process
 
-    def _read(self, notification: notify.Notification) -> Message | None:
+    def _read(self, notification: kernel.Notification) -> Message | None:
         address, size = notification.arguments[:2]
         if size > self._max_message:
             return None
-        data = notify.read_memory(notification.pid, address, size)
+        data = kernel.read_memory(notification.pid, address, size)
         if data is None:
             return None
         try:
@@ -283,8 +319,8 @@ class Processes:
         if waits is None:
             raise RuntimeError("a process that works cannot take a command")
         address, capacity = waits.arguments[2:4]
-        fits = len(data) <= capacity and notify.write_memory(process.pid, address, data)
-        if not fits or not notify.answer(self._listener, waits.id, len(data)):
+        fits = len(data) <= capacity and kernel.write_memory(process.pid, address, data)
+        if not fits or not kernel.answer(self._listener, waits.id, len(data)):
             self.kill(process)
 
     def _gone(self, process: Process) -> None:
