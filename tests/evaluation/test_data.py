@@ -65,7 +65,7 @@ def test_fingerprints_tell_questions_apart():
     [
         (
             lambda p: load_problems(p / "none.jsonl"),
-            r"data: expected an existing file, or one of math-500, .*none\.jsonl",
+            r"data: expected an existing file, tiny, or one of math-500, .*none\.jsonl",
         ),
         (lambda p: load_problems(write(p / "a.txt")), r"data: expected a file ending in \.jsonl"),
         (lambda p: load_problems(write(p / "b.jsonl", [])), "data: expected at least one problem, got none"),
@@ -87,6 +87,73 @@ def test_fingerprints_tell_questions_apart():
 def test_bad_input_names_the_argument(call, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         call(tmp_path)
+
+
+GOOD = '{"question": "1+1?", "answer": "2"}'
+
+
+def test_what_editors_add_does_not_matter(tmp_path):
+    """A byte order mark, Windows line ends, blank lines."""
+    (tmp_path / "a.jsonl").write_bytes(
+        b"\xef\xbb\xbf" + GOOD.encode() + b"\r\n\r\n" + GOOD.replace("1+1", "2+0").encode()
+    )
+    assert [problem.answer for problem in load_problems(tmp_path / "a.jsonl")] == ["2", "2"]
+    (tmp_path / "a.csv").write_bytes(b"\xef\xbb\xbfquestion,answer\r\n1+1?,2\r\n")
+    assert load_problems(tmp_path / "a.csv") == [Problem("1+1?", "2")]
+    (tmp_path / "a.json").write_bytes(b"\xef\xbb\xbf[" + GOOD.encode() + b"]\r\n")
+    assert load_problems(tmp_path / "a.json") == [Problem("1+1?", "2")]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.jsonl", GOOD + '\n{"question": "?", "answer": NaN}', r"expected JSON in .*a\.jsonl:2, got NaN, .*in field 'answer'"),
+        ("a.jsonl", '{"question": "?", "answer": [1, -Infinity]}', r"a\.jsonl:1, got -Infinity, .*in field 'answer'"),
+        ("a.jsonl", GOOD + '\n{"question": null, "answer": "2"}', r"expected text in field 'question' of .*a\.jsonl:2, got null"),
+        ("a.jsonl", '{"question": "?", "answer": null}', r"expected text in field 'answer' of .*a\.jsonl:1, got null"),
+        ("a.jsonl", '{"question": "?", "answer": [1, null]}', r"expected text in field 'answer' of .*a\.jsonl:1, got null"),
+        ("a.jsonl", '{"question": "?", "answer": []}', r"expected text in field 'answer' of .*a\.jsonl:1, got an empty list"),
+        ("a.jsonl", '{"question": {"a": 1}, "answer": 1}', r"expected text in field 'question' of .*a\.jsonl:1, got an object"),
+        ("a.jsonl", '{"question": "?", "answer": true}', r"expected text in field 'answer' of .*a\.jsonl:1, got true or false"),
+        ("a.jsonl", '{"question": "  ", "answer": 1}', r"expected a question in .*a\.jsonl:1, got an empty one"),
+        ("a.jsonl", '{"question": "\\ud800", "answer": 1}', r"field 'question' of .*a\.jsonl:1, got half of a surrogate pair"),
+        ("a.jsonl", '{"id": 7, "question": "?", "answer": 1}\n{"id": 7, "question": "!", "answer": 1}',
+         r"expected another id in .*a\.jsonl:2 than in .*a\.jsonl:1, got 7"),
+        ("a.jsonl", GOOD[:-3], r"expected JSON in .*a\.jsonl:1, got "),
+        ("a.jsonl", b"\x89PNG\r\n\x1a\n\0\0", r"expected UTF-8 in .*a\.jsonl:1, got byte 0x89 at 0"),
+        ("a.jsonl", b"PK\x03\x04\0\0", r"expected text in .*a\.jsonl:1, got binary data"),
+        ("a.csv", "question,answer\n1,2,3\n", r"expected 2 fields in .*a\.csv:2, got more"),
+        ("a.csv", "question,answer\n1\n", r"expected text in field 'answer' of .*a\.csv:2, got null"),
+        ("a.json", '{"question": 1}', r"expected a JSON list in .*a\.json, got dict"),
+        ("a.parquet", b"PAR1 it is not", r"expected Parquet in .*a\.parquet, got "),
+        ("a.jsonl", "[" * 100_000, r"expected JSON in .*a\.jsonl:1, got "),
+    ],
+)  # fmt: skip
+def test_a_bad_file_is_told_with_its_line_and_its_field(name, content, message, tmp_path):
+    if name.endswith("parquet"):
+        pytest.importorskip("pyarrow", reason="needs lapha[eval]")
+    path = tmp_path / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(ValueError, match=message) as caught:
+        load_problems(path)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 600
+
+
+def test_a_line_of_a_hundred_megabytes_is_not_read(tmp_path):
+    path = tmp_path / "a.jsonl"
+    with path.open("wb") as file:
+        file.write(GOOD.encode() + b"\n")
+        file.truncate(100 << 20)
+    with pytest.raises(ValueError, match=r"expected lines of at most 16 MB in .*a\.jsonl:2, got a longer one"):
+        load_problems(path)
+
+
+def test_the_nearest_name_is_suggested():
+    with pytest.raises(ValueError, match=r"got 'tinny'; did you mean 'tiny'\?"):
+        load_questions("tinny")
+    with pytest.raises(ValueError, match=r"got 'math500'; did you mean 'math-500'\?"):
+        load_questions("math500")
 
 
 def test_the_registry_names_what_the_method_was_evaluated_on():

@@ -12,7 +12,7 @@ from test_identity import SMALL
 from lapha._store import LineFile, read_lines
 from lapha.engines import ScriptedEngine
 from lapha.evaluation.grading import Verdict
-from lapha.evaluation.judge import known_verdicts
+from lapha.evaluation.grading.judge import known_verdicts
 from lapha.evaluation.modes import Outcome
 from lapha.evaluation.results import GradedRun, grade_run, read_graded
 from lapha.evaluation.run_folder import RunFolder, read_config, read_outcomes

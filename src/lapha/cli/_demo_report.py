@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lapha.evaluation.statistics import paired_bootstrap
+from lapha.evaluation.intervals import paired_interval
 
 _WORDS = {
     "single": "one greedy chain",
@@ -46,9 +46,7 @@ def print_table(before: Any, after: Any) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(
-        title="Accuracy on held-out problems, in %, with 95 % bootstrap intervals", title_justify="left", box=None
-    )
+    table = Table(title="Accuracy on held-out problems, in %, with 95 % intervals", title_justify="left", box=None)
     for column in ("mode", "before", "after", "change", "tokens", "seconds"):
         table.add_column(column, justify="left" if column == "mode" else "right", no_wrap=True)
     for mode, first in before.scores.items():
@@ -77,7 +75,7 @@ def _change(first: Any, last: Any) -> str:
     """The paired difference; empty without a second evaluation."""
     if last is None:
         return ""
-    found = paired_bootstrap(first.correct, last.correct)
+    found = paired_interval(first.correct, last.correct)
     return f"{100 * found.mean:+.1f} [{100 * found.low:+.0f}, {100 * found.high:+.0f}]"
 
 

@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 _EXPORTS = {
     "GraderPool": "lapha.evaluation.grading.pool",
-    "Interval": "lapha.evaluation.statistics",
+    "Interval": "lapha.evaluation.intervals",
     "Verdict": "lapha.evaluation.grading",
     "canonical_math": "lapha.evaluation.grading.voting",
-    "bootstrap": "lapha.evaluation.statistics",
-    "calibration": "lapha.evaluation.statistics",
+    "mean_interval": "lapha.evaluation.intervals",
+    "calibration": "lapha.evaluation.intervals",
     "extract_answer": "lapha.evaluation.grading.extraction",
     "grade_answer": "lapha.evaluation.grading",
-    "paired_bootstrap": "lapha.evaluation.statistics",
-    "pass_at_k": "lapha.evaluation.statistics",
+    "paired_interval": "lapha.evaluation.intervals",
+    "maj_at_k": "lapha.evaluation.intervals",
+    "pass_at_k": "lapha.evaluation.intervals",
 }
 
 __all__ = sorted(_EXPORTS)
@@ -29,11 +30,12 @@ if TYPE_CHECKING:
     from lapha.evaluation.grading.extraction import extract_answer as extract_answer
     from lapha.evaluation.grading.pool import GraderPool as GraderPool
     from lapha.evaluation.grading.voting import canonical_math as canonical_math
-    from lapha.evaluation.statistics import Interval as Interval
-    from lapha.evaluation.statistics import bootstrap as bootstrap
-    from lapha.evaluation.statistics import calibration as calibration
-    from lapha.evaluation.statistics import paired_bootstrap as paired_bootstrap
-    from lapha.evaluation.statistics import pass_at_k as pass_at_k
+    from lapha.evaluation.intervals import Interval as Interval
+    from lapha.evaluation.intervals import calibration as calibration
+    from lapha.evaluation.intervals import maj_at_k as maj_at_k
+    from lapha.evaluation.intervals import mean_interval as mean_interval
+    from lapha.evaluation.intervals import paired_interval as paired_interval
+    from lapha.evaluation.intervals import pass_at_k as pass_at_k
 
 
 def __getattr__(name: str) -> Any:

@@ -8,8 +8,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from lapha.evaluation.grading.spelling import normalize_answer
+from lapha.evaluation.intervals import (
+    Calibration,
+    Interval,
+    calibration,
+    maj_at_k,
+    mean_interval,
+    paired_interval,
+    pass_at_k,
+)
 from lapha.evaluation.modes import Outcome, answers_by_simulation, tokens_by_simulation
-from lapha.evaluation.statistics import Calibration, Interval, bootstrap, calibration, pass_at_k
 from lapha.search import SearchResult
 from lapha.search.answers import Canonical
 
@@ -35,6 +43,7 @@ class ModeScore:
         calibration: of v̂ for the correctness of every graded answer.
         predicted, outcome: the pairs behind `calibration`.
         graded: (N,) how many of a problem's answers were graded, the n of pass@k.
+        votes: per problem, what makes its graded answers the same (None without one), and whether each is right.
     """
 
     mode: str
@@ -51,12 +60,18 @@ class ModeScore:
     predicted: np.ndarray
     outcome: np.ndarray
     graded: np.ndarray
+    votes: list[tuple[list[str | None], list[bool]]]
 
     def pass_at(self, k: int) -> float:
-        """pass@k over problems that have at least k answers; NaN without any (see `statistics.pass_at_k`)."""
+        """Unbiased pass@k over problems that have at least k answers; NaN without any (see `intervals.pass_at_k`)."""
         counts = np.round(self.mean_correct * self.graded).astype(int)
         usable = [(int(n), int(c)) for n, c in zip(self.graded, counts) if n >= k]
         return float(np.mean([pass_at_k(n, c, k) for n, c in usable])) if usable else float("nan")
+
+    def maj_at(self, k: int) -> float:
+        """Unbiased maj@k over problems that have at least k graded answers; NaN without any (see `intervals.maj_at_k`)."""
+        usable = [(keys, right) for keys, right in self.votes if len(keys) >= k]
+        return float(np.mean([maj_at_k(keys, right, k) for keys, right in usable])) if usable else float("nan")
 
     def summary(self) -> dict[str, float]:
         """The numbers of a table's row, by name."""
@@ -77,8 +92,22 @@ class ModeScore:
         }
 
 
-def score_mode(mode: str, outcomes: Sequence[Outcome], grade: Grade) -> ModeScore:
-    """Grade a mode's outcomes. Every distinct answer of a problem is graded once."""
+def _votes(outcome: Outcome, rights: np.ndarray, canonical: Canonical) -> tuple[list[str | None], list[bool]]:
+    graded = [(a, r > 0.5) for a, r in zip(outcome.answers or (None,), rights) if np.isfinite(r)]
+    return [None if answer is None else canonical(answer) for answer, _ in graded], [bool(right) for _, right in graded]
+
+
+def score_mode(
+    mode: str, outcomes: Sequence[Outcome], grade: Grade, canonical: Canonical = normalize_answer
+) -> ModeScore:
+    """Grade a mode's outcomes. Every distinct answer of a problem is graded once.
+
+    Args:
+        mode: its name.
+        outcomes: one per problem.
+        grade: verdicts of (index, answer) pairs.
+        canonical: what makes two answers the same, for maj@k.
+    """
     verdicts = _verdicts(outcomes, grade)
 
     def verdict(outcome: Outcome, answer: str | None) -> float:
@@ -100,7 +129,7 @@ def score_mode(mode: str, outcomes: Sequence[Outcome], grade: Grade) -> ModeScor
     predicted, outcome_ = np.array([p for p, _ in pairs]), np.array([r > 0.5 for _, r in pairs], dtype=bool)
     return ModeScore(
         mode=mode,
-        accuracy=bootstrap(correct),
+        accuracy=mean_interval(correct),
         correct=correct,
         any_correct=np.array([float((values > 0.5).any()) for values in known]),
         mean_correct=np.array([values.mean() if len(values) else 0.0 for values in known]),
@@ -113,12 +142,36 @@ def score_mode(mode: str, outcomes: Sequence[Outcome], grade: Grade) -> ModeScor
         predicted=predicted,
         outcome=outcome_,
         graded=np.array([len(values) for values in known]),
+        votes=[_votes(outcome, rights, canonical) for outcome, rights in zip(outcomes, every)],
     )
 
 
 def score_modes(outcomes: Mapping[str, Sequence[Outcome]], grade: Grade) -> dict[str, ModeScore]:
     """`score_mode` of every mode."""
     return {mode: score_mode(mode, results, grade) for mode, results in outcomes.items()}
+
+
+_OF_INTEREST = ("value", "best-of-n", "majority", "react", "single")
+
+
+def mode_differences(
+    outcomes: Mapping[str, Sequence[Outcome]], scores: Mapping[str, ModeScore]
+) -> list[tuple[str, Interval]]:
+    """(``"value − best-of-n"``, difference) of the modes of one run: does the search beat what the same tokens buy?"""
+    present = [mode for mode in _OF_INTEREST if mode in scores]
+    if not present:
+        return []
+    base, *others = present
+    accuracy = by_index(outcomes, scores, base)
+    return [(f"{base} − {mode}", paired_interval(by_index(outcomes, scores, mode), accuracy)) for mode in others]
+
+
+def by_index(outcomes: Mapping[str, Sequence[Outcome]], scores: Mapping[str, ModeScore], mode: str) -> np.ndarray:
+    """(N,) correctness of a mode by a question's index, NaN where it has not asked it; N is the same for all modes."""
+    size = 1 + max((outcome.index for each in outcomes.values() for outcome in each), default=-1)
+    found = np.full(size, np.nan)
+    found[[outcome.index for outcome in outcomes[mode]]] = scores[mode].correct
+    return found
 
 
 def accuracy_by_simulations(
@@ -137,7 +190,7 @@ def accuracy_by_simulations(
     for column in range(len(simulations)):
         chosen = [(result.index, row[column]) for result, row in zip(results, answers)]
         found = [False if answer is None else verdicts[index, answer] for index, answer in chosen]
-        intervals.append(bootstrap([float("nan") if v is None else float(v) for v in found]))
+        intervals.append(mean_interval([float("nan") if v is None else float(v) for v in found]))
     return intervals, tokens.mean(axis=0).tolist()
 
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import json
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from lapha._checks import check
 from lapha._imports import require
+from lapha.evaluation.data_files import read_records, text_field
 
 QUESTION_FIELDS = ("question", "problem", "prompt")
 ANSWER_FIELDS = ("answer", "final_answer", "expected_answer", "gold")
@@ -102,9 +102,7 @@ def load_problems(source: str | Path, selection: Selection | None = None) -> lis
     Raises:
         ValueError: no such file or name, a record without a question or an answer (names file and record).
     """
-    return _select(
-        [Problem(_field(row, QUESTION_FIELDS, at), _gold(row, at)) for row, at in _records(source)], source, selection
-    )
+    return _select([Problem(_question(row, at), _gold(row, at)) for row, at in _records(source)], source, selection)
 
 
 def load_questions(source: str | Path, selection: Selection | None = None) -> list[str]:
@@ -113,7 +111,7 @@ def load_questions(source: str | Path, selection: Selection | None = None) -> li
     Raises:
         ValueError: as for `load_problems`, save that answers may be absent.
     """
-    return _select([_field(row, QUESTION_FIELDS, at) for row, at in _records(source)], source, selection)
+    return _select([_question(row, at) for row, at in _records(source)], source, selection)
 
 
 def fingerprint(questions: list[str]) -> str:
@@ -134,18 +132,19 @@ def _records(source: str | Path) -> Iterator[tuple[Mapping[str, Any], str]]:
     """(record, where it stands) of a source."""
     path = Path(source)
     if path.is_file():
-        readers = {".jsonl": _json_lines, ".json": _json_list, ".csv": _csv, ".parquet": _parquet}
-        check(path.suffix in readers, "data", "a file ending in " + ", ".join(readers), str(path))
-        yield from readers[path.suffix](path)
+        yield from read_records(path)
         return
     name = str(source)
-    check(name in REGISTRY, "data", "an existing file, or one of " + ", ".join(REGISTRY), repr(name))
+    if name not in REGISTRY:
+        near = get_close_matches(name, [*REGISTRY, "tiny"], 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"data: expected an existing file, tiny, or one of {', '.join(REGISTRY)}, got {name!r}{hint}")
     for number, row in enumerate(_from_hub(name), 1):
         yield row, f"{name} record {number}"
 
 
 def _from_hub(name: str) -> Any:
-    datasets = require("datasets", extra="train")
+    datasets = require("datasets", extra="eval")
     entry = REGISTRY[name]
     try:
         return datasets.load_dataset(entry.path, entry.config, split=entry.split)
@@ -156,59 +155,12 @@ def _from_hub(name: str) -> Any:
         ) from error
 
 
-def _json_lines(path: Path) -> Iterator[tuple[Mapping[str, Any], str]]:
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            if line.strip():
-                yield _json(line, f"{path}:{number}"), f"{path}:{number}"
-
-
-def _json_list(path: Path) -> Iterator[tuple[Mapping[str, Any], str]]:
-    rows = _json(path.read_text(encoding="utf-8"), str(path), list)
-    for number, row in enumerate(rows, 1):
-        check(isinstance(row, dict), "data", f"an object as record {number} of {path}", type(row).__name__)
-        yield row, f"{path} record {number}"
-
-
-def _json(text: str, at: str, kind: type = dict) -> Any:
-    try:
-        value = json.loads(text)
-    except ValueError as error:
-        raise ValueError(f"data: expected JSON in {at}, got {error}") from error
-    check(
-        isinstance(value, kind), "data", f"a JSON {'object' if kind is dict else 'list'} in {at}", type(value).__name__
-    )
-    return value
-
-
-def _csv(path: Path) -> Iterator[tuple[Mapping[str, Any], str]]:
-    with path.open(encoding="utf-8", newline="") as file:
-        for row in (reader := csv.DictReader(file)):
-            yield row, f"{path}:{reader.line_num}"
-
-
-def _parquet(path: Path) -> Iterator[tuple[Mapping[str, Any], str]]:
-    rows = require("pyarrow.parquet", extra="train").read_table(path).to_pylist()
-    for number, row in enumerate(rows, 1):
-        yield row, f"{path} record {number}"
-
-
-def _field(row: Mapping[str, Any], names: tuple[str, ...], at: str) -> str:
-    for name in names:
-        value = row.get(name)
-        if isinstance(value, (list, tuple)) and value:  # OlympiadBench lists its answers
-            value = ", ".join(map(str, value))
-        if value is not None and not isinstance(value, (dict, list, tuple)):
-            return _text(value)
-    raise ValueError(f"data: expected {' or '.join(names[:2])} in {at}, got fields {', '.join(map(str, row))}")
-
-
 def _gold(row: Mapping[str, Any], at: str) -> str:
-    text = _field(row, ANSWER_FIELDS, at)
+    text = text_field(row, ANSWER_FIELDS, at)
     return text.rsplit("####", 1)[-1].strip() if "####" in text else text  # GSM8K keeps its reasoning before ####
 
 
-def _text(value: Any) -> str:
-    if isinstance(value, float) and value.is_integer():  # 27.0 where a column of integers was stored as floats
-        value = int(value)
-    return str(value)
+def _question(row: Mapping[str, Any], at: str) -> str:
+    text = text_field(row, QUESTION_FIELDS, at)
+    check(bool(text.strip()), "data", f"a question in {at}", "an empty one")
+    return text

@@ -14,7 +14,7 @@ from scipy.stats import spearmanr
 
 from lapha import kernels
 from lapha._checks import check
-from lapha.evaluation.statistics import auc
+from lapha.evaluation.intervals import auc
 from lapha.geometry import dist0
 from lapha.geometry.potential import potential_ratio
 from lapha.search import SearchResult

@@ -12,10 +12,10 @@ from typing import Any
 from lapha._checks import check
 from lapha.evaluation.grading.voting import canonical_math
 from lapha.evaluation.modes import Outcome
-from lapha.evaluation.report import asked, measured_potential, overview, verdict
+from lapha.evaluation.paired import between_runs
+from lapha.evaluation.report import measured_potential, overview
 from lapha.evaluation.results import GradedRun, read_graded
 from lapha.evaluation.run_folder import read_problems
-from lapha.evaluation.statistics import paired_bootstrap
 from lapha.viz import Page, PageRun, PageTree, TreePicture, write_page
 
 
@@ -69,19 +69,15 @@ def _names(folders: Sequence[str | Path]) -> list[str]:
 
 
 def _paired(runs: Sequence[GradedRun]) -> list[dict[str, Any]]:
-    """Differences between every two runs that asked the same questions, per mode."""
+    """Differences between every two runs on the problems that both asked, per mode."""
     found = []
     for (first, base), (second, other) in itertools.permutations(enumerate(runs), 2):
-        for mode in base.scores.keys() & other.scores.keys():
-            a, b = base.scores[mode].correct, other.scores[mode].correct
-            if len(a) != len(b) or asked(base) != asked(other):
-                continue
-            interval = paired_bootstrap(a, b)
-            if math.isfinite(interval.mean):
+        for mode, difference in between_runs(base, other):
+            if math.isfinite(difference.mean):
                 found.append(
                     {
-                        "mode": mode, "base": first, "other": second, "difference": interval.mean, "low": interval.low,
-                        "high": interval.high, "count": interval.count, "verdict": verdict(interval),
+                        "mode": mode, "base": first, "other": second, "difference": difference.mean, "low": difference.low,
+                        "high": difference.high, "count": difference.count, "verdict": difference.verdict(),
                     }
                 )  # fmt: skip
     return sorted(found, key=lambda record: (record["base"], record["other"], record["mode"]))

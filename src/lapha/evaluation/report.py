@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
+from lapha.evaluation.comparison import mode_differences
+from lapha.evaluation.intervals import Interval, mean_interval
+from lapha.evaluation.paired import between_runs
 from lapha.evaluation.results import RESULT_COLUMNS, GradedRun, result_rows
 from lapha.evaluation.run_folder import read_config
-from lapha.evaluation.statistics import Interval, bootstrap, paired_bootstrap
 from lapha.search import SearchResult
 from lapha.shaping import potential
 from lapha.viz import (
@@ -30,7 +31,7 @@ def overview(runs: dict[str, GradedRun]) -> list[Section]:
     first = next(iter(runs.values()))
     return [
         _results(runs),
-        *([_comparison(runs)] if len(runs) > 1 else []),
+        *_comparison(runs),
         *_costs(runs),
         _trust(runs),
         *_potentials(first, _sampled_trees(first)),
@@ -43,46 +44,38 @@ def _results(runs: dict[str, GradedRun]) -> Section:
     columns = (["run"] if len(runs) > 1 else []) + list(RESULT_COLUMNS)
     rows = [([name] if len(runs) > 1 else []) + row for name, run in runs.items() for row in result_rows(run)]
     caption = (
-        "Accuracy is of the one answer that a mode gives, with its 95 % bootstrap interval over problems; pass@1 and avg@k are over all "
+        "Accuracy is of the one answer that a mode gives, with its 95 % interval over problems (Wilson); pass@1 and avg@k are over all "
         "answers that it produced. Ungradable answers count as neither right nor wrong. Tokens and seconds are per problem."
     )
     notes = " ".join(dict.fromkeys(note for run in runs.values() for note in run.notes()))
     return Section("Results", notes, [Table(columns, rows, caption)])
 
 
-def _comparison(runs: dict[str, GradedRun]) -> Section:
+def _comparison(runs: dict[str, GradedRun]) -> list[Section]:
+    """Paired differences: of the modes within each run, and of each run from the first."""
+    columns = ["problems", "difference, points [95 %]", "p", ""]
+    found = []
+    within = [
+        [name, what, *_cells(d)] for name, run in runs.items() for what, d in mode_differences(run.outcomes, run.scores)
+    ]
+    if within:
+        text = "Accuracy of the modes of one run, on the same problems. p is McNemar's, exact."
+        table = Table(["run", "modes", *columns], within)
+        if len(runs) == 1:
+            table = Table(["modes", *columns], [row[1:] for row in within])
+        found.append(Section("Is the search better than what the same tokens buy?", text, [table]))
     (base_name, base), *others = runs.items()
-    rows = []
-    for name, run in others:
-        for mode, score in run.scores.items():
-            reference = base.scores.get(mode)
-            if reference is None:
-                continue
-            if len(reference.correct) != len(score.correct) or asked(run) != asked(base):
-                rows.append([f"{name} − {base_name}", mode, "other problems", "", ""])
-                continue
-            found = paired_bootstrap(reference.correct, score.correct)
-            rows.append([f"{name} − {base_name}", mode, _points(found), f"{found.count}", verdict(found)])
-    text = "Differences in accuracy on the same problems, resampled in pairs."
-    return Section(
-        "Paired differences", text, [Table(["runs", "mode", "difference, points [95 %]", "problems", ""], rows)]
-    )
+    rows = [[f"{name} − {base_name}", mode, *_cells(d)] for name, run in others for mode, d in between_runs(base, run)]
+    if rows:
+        text = "Accuracy on the problems that both runs asked. p is McNemar's, exact."
+        found.append(Section("Paired differences", text, [Table(["runs", "mode", *columns], rows)]))
+    return found
 
 
-def asked(run: GradedRun) -> Any:
-    """What tells the questions of a run from others."""
-    return read_config(run.folder)["settings"].get("questions")
-
-
-def _points(interval: Interval) -> str:
-    return f"{100 * interval.mean:+.1f} [{100 * interval.low:+.1f}, {100 * interval.high:+.1f}]"
-
-
-def verdict(interval: Interval) -> str:
-    """A paired difference in words; empty where there is none."""
-    if math.isnan(interval.mean):
-        return ""
-    return "better" if interval.low > 0 else "worse" if interval.high < 0 else "not told apart"
+def _cells(difference: Interval) -> list[str]:
+    if not difference.count:
+        return ["no common problems", "", "", ""]
+    return [f"{difference.count}", difference.points(), f"{difference.p:.3f}", difference.verdict()]
 
 
 def _costs(runs: dict[str, GradedRun]) -> list[Section]:
@@ -119,7 +112,7 @@ def _simulation_curve(run: GradedRun) -> tuple[list[int], list[Interval], list[f
     for column in range(len(counts)):
         answers = [(record["index"], record["answers_by_simulation"][column]) for record in records]
         found = [False if answer is None else run.verdicts[index, answer].correct for index, answer in answers]
-        intervals.append(bootstrap([math.nan if correct is None else float(correct) for correct in found]))
+        intervals.append(mean_interval([math.nan if correct is None else float(correct) for correct in found]))
     tokens = np.mean([record["tokens_by_simulation"] for record in records], axis=0)
     return counts, intervals, tokens.tolist()
 

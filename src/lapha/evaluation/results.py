@@ -12,7 +12,7 @@ import numpy as np
 
 from lapha._store import FileProblem, read_lines, replace_file
 from lapha._store.lines import encode_line
-from lapha.evaluation.comparison import Grade, ModeScore, score_modes
+from lapha.evaluation.comparison import Grade, ModeScore, mode_differences, score_modes
 from lapha.evaluation.folders import plain
 from lapha.evaluation.grading import Verdict
 from lapha.evaluation.modes import MODES, Outcome
@@ -20,6 +20,7 @@ from lapha.evaluation.run_folder import (
     CONFIG,
     GRADES,
     RESULTS_CSV,
+    RESULTS_JSON,
     RESULTS_MD,
     TREES,
     is_checked,
@@ -110,6 +111,7 @@ def grade_run(folder: str | Path, grade: GradeVerdicts) -> GradedRun:
     run = GradedRun(folder, verdicts)
     replace_file(folder / RESULTS_CSV, results_csv(run).encode())
     replace_file(folder / RESULTS_MD, results_markdown(run).encode())
+    replace_file(folder / RESULTS_JSON, results_json(run).encode())
     return run
 
 
@@ -223,6 +225,35 @@ def result_rows(run: GradedRun) -> list[list[str]]:
     return rows
 
 
+def results_json(run: GradedRun) -> str:
+    """Everything that the tables hold, and more: pass@k and maj@k at common k, differences between the modes.
+
+    The same rollouts and verdicts give the same text: it holds no times.
+    """
+    import json
+
+    ks = common_ks(run)
+    modes = {
+        mode: {
+            **{name: value for name, value in score.summary().items() if name != "seconds"},
+            "problems": len(score.correct),
+            "judged": run.judged(mode),
+            "pass_at": {str(k): score.pass_at(k) for k in ks},
+            "maj_at": {str(k): score.maj_at(k) for k in ks},
+        }
+        for mode, score in run.scores.items()
+    }
+    differences = {what: vars(difference) for what, difference in mode_differences(run.outcomes, run.scores)}
+    document = {"modes": modes, "differences": differences, "notes": run.notes()}
+    return json.dumps(plain(document), ensure_ascii=False, indent=1) + "\n"
+
+
+def common_ks(run: GradedRun) -> list[int]:
+    """1, 2, 4, … up to the fewest graded answers that any problem has in any mode with several: the same k for all."""
+    several = [int(score.graded.min()) for score in run.scores.values() if len(score.graded) and score.samples > 1.5]
+    return [1 << power for power in range(max(1, min(several, default=1)).bit_length())]
+
+
 def _percent(share: float) -> str:
     return f"{100 * share:.1f} %" if np.isfinite(share) else "–"
 
@@ -232,7 +263,7 @@ def results_markdown(run: GradedRun) -> str:
     lines = ["| " + " | ".join(RESULT_COLUMNS) + " |", "|" + "---|" * len(RESULT_COLUMNS)]
     lines += ["| " + " | ".join(row) + " |" for row in result_rows(run)]
     note = (
-        "\nAccuracy with 95 % bootstrap intervals over problems; tokens and seconds per problem. Ungradable answers count "
+        "\nAccuracy with 95 % intervals over problems (Wilson); tokens and seconds per problem. Ungradable answers count "
         "as neither right nor wrong. majority and best-of-n sample at least as many tokens as value, unless --samples says otherwise.\n"
     )
     return "\n".join(lines) + "\n" + note + "".join(f"\n{line}\n" for line in run.notes())

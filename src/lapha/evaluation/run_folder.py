@@ -26,7 +26,8 @@ JUDGEMENTS = "judge.jsonl"  # a judge's, by what it was asked: they stay good fo
 FORMAT = 2  # from which on every line and the settings have a checksum
 _ADVICE = "Use another folder, or --force to start anew."
 PROBLEMS = "problems.jsonl"  # questions and gold answers, written when the run is graded
-RESULTS_CSV, RESULTS_MD, REPORT = "results.csv", "results.md", "report.html"
+RESULTS_CSV, RESULTS_MD, RESULTS_JSON, REPORT = "results.csv", "results.md", "results.json", "report.html"
+COMPLETIONS = "completions"  # what the models wrote, a compressed file per mode and sitting
 
 
 class RunFolder:
@@ -87,11 +88,13 @@ class RunFolder:
             PROBLEMS,
             RESULTS_CSV,
             RESULTS_MD,
+            RESULTS_JSON,
             REPORT,
             CONFIG,
         ):  # the settings last: they name the rest
             (self.path / name).unlink(missing_ok=True)
         shutil.rmtree(self.path / TREES, ignore_errors=True)
+        shutil.rmtree(self.path / COMPLETIONS, ignore_errors=True)
 
     def _go_on(self, may_add: Sequence[str]) -> None:
         """Compare the settings with those that the run has; write down what is added to them."""
