@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
+from collections.abc import Mapping
 from types import ModuleType
 
 
@@ -29,3 +31,25 @@ def require(module: str, extra: str) -> ModuleType:
         raise MissingExtraError(
             f"{module!r} is needed here and is not installed ({error}). Install it with: pip install 'lapha[{extra}]'"
         ) from error
+
+
+def require_all(modules: Mapping[str, str], what: str) -> None:
+    """Refuse to begin where something is missing, naming all that is, and one command that brings it.
+
+    Args:
+        modules: module -> extra that installs it.
+        what: needs them, for the message.
+
+    Raises:
+        MissingExtraError: some are absent.
+    """
+    missing = {module: extra for module, extra in modules.items() if not _installed(module)}
+    if missing:
+        extras = ",".join(dict.fromkeys(missing.values()))
+        raise MissingExtraError(
+            f"{what} needs {', '.join(missing)}, not installed here. Install with: pip install 'lapha[{extras}]'"
+        )
+
+
+def _installed(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None

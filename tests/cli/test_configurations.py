@@ -74,7 +74,7 @@ def test_numbers_as_people_write_them(tmp_path):
     assert read_settings(path).arguments == expected
     for name in ("learning_rate", "max_steps", "epsilon_high"):
         path.write_text(f"model: tiny\ndata: tiny\n{name}: many\n")
-        with pytest.raises(ValueError, match=f"^{name}: expected a number, got 'many'"):
+        with pytest.raises(ValueError, match=f"^{name}: expected (a number|an integer), got 'many'"):
             read_settings(path)
 
 

@@ -12,7 +12,9 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated
+
+import typer
 
 # command -> (module with the function, name of the function)
 COMMANDS = {
@@ -31,21 +33,17 @@ COMMANDS = {
     "env": ("lapha.cli.env", "env"),
 }
 
-_PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
+_PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "allow_interspersed_args": False}
 
 __all__ = ["COMMANDS", "main"]
 
 
-def build_app() -> Any:
+def build_app(wanted: str | None = None) -> typer.Typer:
     """The typer application with all commands.
 
-    Raises:
-        ValueError: typer or rich is missing; names the extra.
+    Args:
+        wanted: the only command that is going to run: no other one's modules are imported; None for all.
     """
-    from lapha._imports import require
-
-    typer = require("typer", extra="llm")
-    require("rich", extra="llm")
     app = typer.Typer(
         name="lapha",
         help="Latent Poincaré shaping: train agents with tree rollouts, search with a value head, see what they do.",
@@ -54,13 +52,30 @@ def build_app() -> Any:
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
     )
-    for name, (module, function) in COMMANDS.items():
+    app.callback()(_top)  # so that a single command still is one
+    for name in COMMANDS if wanted not in COMMANDS else (wanted,):
+        module, function = COMMANDS[name]
         command = getattr(importlib.import_module(module), function)
         if isinstance(command, typer.Typer):  # a command with commands of its own
             app.add_typer(command, name=name)
         else:
             app.command(name, context_settings=_PASS_ON if name == "bench" else None)(command)
     return app
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        import lapha
+
+        print(lapha.__version__)
+        raise typer.Exit
+
+
+def _top(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None: ...
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -70,16 +85,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        app = build_app()
-    except ValueError as error:
-        return _explain(error, 2)
-    from typer import Abort, Exit, TyperException
-
-    try:
-        given = list(sys.argv[1:] if arguments is None else arguments)
+        app = build_app(given[0] if given else None)
         code = app(args=given or ["--help"], standalone_mode=False, prog_name="lapha")
-    except TyperException as error:
+    except typer.TyperException as error:
         return _explain(error, 2, error.format_message())
     except ValueError as error:
         return _explain(error, 2) if _is_ours(error) else _explain(error, 1, show=True)
@@ -89,10 +99,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
         if not isinstance(error, _given_up()):
             raise
         return _explain(error, 1)
-    except (Abort, KeyboardInterrupt):
+    except (typer.Abort, KeyboardInterrupt):
         print("lapha: interrupted", file=sys.stderr)
         return 130
-    except Exit as exit_:
+    except typer.Exit as exit_:
         return exit_.exit_code
     return code if isinstance(code, int) else 0
 

@@ -23,14 +23,13 @@ def demo(
 ) -> int:
     """Evaluate, train with tree rollouts and shaped rewards, evaluate again; about five minutes on two cores."""
     from lapha._checks import check
-    from lapha._imports import require
+    from lapha._imports import require_all
     from lapha.evaluation.folders import prepare_folder
 
     for name, value in (("problems", problems), ("steps", steps), ("trees", trees), ("simulations", simulations)):
         check(value >= 1, name, "an integer >= 1", value)
+    require_all({"transformers": "trl", "trl": "trl", "accelerate": "trl", "jinja2": "trl"}, "the demo")
     folder = prepare_folder(out)
-    require("transformers", extra="trl")
-    require("trl", extra="trl")
     run = _Demo(folder, DemoSettings(problems, steps, trees, simulations, seed))
     try:
         run.everything()
@@ -180,7 +179,8 @@ class _Demo:
         )
         self.metrics.write({"phase": "end", "minutes": minutes})
         self.console.print(
-            f"{minutes:.1f} minutes. Report: {page}; metrics: {self.metrics.path}; checkpoint: {self.folder / 'checkpoint'}"
+            f"{minutes:.1f} minutes. Report: {page}; metrics: {self.metrics.path}; checkpoint: {self.folder / 'checkpoint'}",
+            markup=False,
         )
 
     def interrupted(self) -> None:
@@ -188,7 +188,7 @@ class _Demo:
         self.metrics.write({"phase": "interrupted"})
         if self.before is not None:
             self.finish()
-        self.console.print(f"[yellow]interrupted; what was measured is in {self.folder}")
+        self.console.print(f"interrupted; what was measured is in {self.folder}", style="yellow", markup=False)
 
     def search_config(self) -> Any:
         from lapha.pruning import PruneConfig
