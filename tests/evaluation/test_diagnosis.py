@@ -119,3 +119,59 @@ def test_bad_input_is_named():
         diagnose([(search_of(HALVES), goals(3, size=8))])
     with pytest.raises(ValueError, match="goal: expected leaves alone"):
         diagnose([(search_of(HALVES), goals(1))])
+
+
+def deep_search(seed, informed, scale=1.0):
+    """Open siblings of different worth, each with leaves below; latents tell the worth, or nothing."""
+    rng = np.random.default_rng(seed)
+    worth = rng.random(4)
+    parents, leaves, right, place = [0] * 4, [], [], [[0.0, 0.0]]
+    place += [[scale * (w if informed else rng.random()), 0.0] for w in worth]
+    for child in range(1, 5):
+        for _ in range(6):
+            parents.append(child)
+            leaves.append(len(parents))
+            place.append([scale, 0.0])
+            if rng.random() < worth[child - 1]:
+                right.append(len(parents))
+    result = search_of(place, parents=parents, leaves=leaves)
+    result = SearchResult("q", seed, "k", None, math.nan, None, result.tree, result.latents, "simulations")
+    return result, goals(*right, size=len(parents) + 1)
+
+
+def test_which_reward_to_use():
+    knows = diagnose([deep_search(seed, informed=True) for seed in range(60)])
+    blind = diagnose([deep_search(seed, informed=False) for seed in range(60)])
+    assert knows.reward == "potential"
+    assert knows.audit_potential > knows.audit_verdicts > 0.6
+    assert knows.audit_margin == pytest.approx(knows.audit_potential - knows.audit_verdicts)
+    assert blind.reward == "verdicts"
+    assert blind.audit_potential < blind.audit_verdicts
+    assert 'Train with reward="strict"' in knows.findings()[0]
+    assert 'potential="success_rate"' in blind.findings()[0]
+    nothing = diagnose([(search_of(HALVES), goals(3))])
+    assert nothing.audit_pairs == 0
+    assert "No pair of open siblings" in nothing.findings()[0]
+
+
+def test_flat_is_what_curvature_does_not_change():
+    # siblings beside the goal, one farther out and one at an angle: far out the angle costs more than the radius
+    def pair(scale):
+        tangent = [[0, 0], [1.0, 0.0], [1.4, 0.0], [0.95, 0.25]]
+        return search_of((scale * np.array(tangent)).tolist(), parents=[0, 0, 0], leaves=[1]), goals(1, size=4)
+
+    near, far = diagnose([pair(1e-3)]), diagnose([pair(3.0)])
+    assert near.bent_pairs == 0
+    assert near.flat
+    assert far.bent_pairs == pytest.approx(1 / 3)  # the two that are no goal change places
+    assert not far.flat
+    assert "The ball is flat" in " ".join(near.findings())
+
+
+def test_depth_is_named():
+    chain = [[0, 0], [0.2, 0], [0.4, 0], [0.6, 0], [0.8, 0], [1, 0]]
+    result = search_of(chain, parents=[0, 1, 2, 3, 4], leaves=[5])
+    found = diagnose([(result, goals(5, size=6))])
+    assert found.is_depth
+    assert "V is mostly depth (rank correlation +1.00)." in found.findings()
+    assert found.to_dict()["is_depth"] is True

@@ -22,6 +22,9 @@ _ROWS: tuple[tuple[str, tuple[str, ...], str, str], ...] = (
     ("V and depth", ("depth_correlation",), "{:+.2f}", "rank correlation; near 1: V says little but depth"),
     ("V orders siblings", ("potential_order", "pairs"), "{:.1%} of {:d}", "pairs, by success rate below them; 50 %: chance"),
     ("… from goals elsewhere", ("order_elsewhere",), "{:.1%}", "the same without the family's own goals"),
+    ("… and verdicts left out", ("audit_potential", "audit_pairs"), "{:.1%} of {:d}", "open siblings, V of half of the verdicts against the others"),
+    ("… by verdicts alone", ("audit_verdicts",), "{:.1%}", "success rates of the same half: V must be above this"),
+    ("pairs that curvature turns", ("bent_pairs",), "{:.1%}", "below 1 %: the ball is flat at these radii"),
     ("trees that train the policy", ("with_groups",), "{:.1%}", "of the solved ones: siblings with different rewards"),
     ("v̂ tells leaves apart", ("value_auc",), "{:.3f}", "AUC for correctness; 0.5: chance"),
     ("v̂ orders siblings", ("value_order",), "{:.1%}", "the same pairs; 50 %: chance"),
@@ -48,6 +51,8 @@ def diagnose(
     check(len(files) > 0, "run", "trees of mode 'value' (without --no-trees)", f"none in {run}")
     found = measure((result, graded.goal(result)) for result in map(graded.load_search, files))
     _print(found)
+    for finding in found.findings():
+        typer.echo(finding)
     if json_file is not None:
         replace_file(json_file, (json.dumps(plain(found.to_dict()), indent=2) + "\n").encode())
 

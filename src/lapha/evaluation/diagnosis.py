@@ -18,12 +18,24 @@ from lapha.evaluation.intervals import auc
 from lapha.geometry import dist0
 from lapha.geometry.potential import potential_ratio
 from lapha.search import SearchResult
-from lapha.shaping import choose_sibling_groups, potential, process_reward, success_rate
+from lapha.shaping import (
+    ShapingConfig,
+    TreeStates,
+    choose_sibling_groups,
+    potential,
+    process_reward,
+    success_rate,
+)
+from lapha.shaping.audit import pair_scores, summarize
+from lapha.shaping.potentials import euclidean
 from lapha.types import Status
 
 # tanh(a)² leaves less than float32's resolution below 1 from here on: points of the ball can no longer be told apart
 _SATURATED = math.atanh(math.sqrt(1 - 2.0**-24))
 _SAME = 1e-3
+FLAT = 0.01
+DEPTH = 0.8
+_OPTIONS = {"potential": 'reward="strict"', "verdicts": 'potential="success_rate" (or reward="auto")'}
 _EPS = 1e-8
 
 
@@ -48,6 +60,13 @@ class Diagnosis:
         with_groups: share of solved trees with a sibling group whose strict process rewards differ.
         value_auc: chance that v̂ is higher at a correct leaf than at a wrong one.
         value_order: as `potential_order`, for v̂.
+        bent_pairs: share of sibling pairs of solved trees that hyperbolic and Euclidean V order differently.
+        audit_pairs: pairs of open siblings with different success rates among verdicts left out.
+        audit_potential: share of these that V of the other verdicts orders as they do.
+        audit_verdicts: the same for the success rate of the other verdicts: what verdicts alone can do.
+        audit_margin, audit_error: their difference and its standard error over trees (see `lapha.shaping.audit`).
+        reward: what these trees should train with: ``"potential"`` where V orders siblings better than verdicts alone
+            beyond chance, else ``"verdicts"``.
     """
 
     trees: int
@@ -68,10 +87,49 @@ class Diagnosis:
     with_groups: float
     value_auc: float
     value_order: float
+    bent_pairs: float
+    audit_pairs: int
+    audit_potential: float
+    audit_verdicts: float
+    audit_margin: float
+    audit_error: float
+    reward: str
 
-    def to_dict(self) -> dict[str, float | int]:
-        """Plain numbers by name."""
-        return dataclasses.asdict(self)
+    @property
+    def flat(self) -> bool:
+        """Whether the ball is flat at these radii: curvature changes the order of fewer than 1 in 100 sibling pairs."""
+        return self.bent_pairs < FLAT
+
+    @property
+    def is_depth(self) -> bool:
+        """Whether V is mostly depth: their rank correlation is at least 0.8."""
+        return abs(self.depth_correlation) >= DEPTH
+
+    def findings(self) -> list[str]:
+        """What the numbers mean, a sentence each, in the order of their weight."""
+        found = []
+        if self.audit_pairs:
+            better = "better than" if self.reward == "potential" else "no better than"
+            found.append(
+                f"V orders open siblings {better} verdicts alone: {self.audit_potential:.1%} against "
+                f"{self.audit_verdicts:.1%} of {self.audit_pairs} pairs (difference {self.audit_margin:+.3f} "
+                f"± {1.96 * self.audit_error:.3f}). Train with {_OPTIONS[self.reward]}."
+            )
+        else:
+            found.append(f"No pair of open siblings to judge V by. Train with {_OPTIONS['verdicts']}.")
+        if not math.isnan(self.bent_pairs):
+            ball = "flat" if self.flat else "bent"
+            found.append(
+                f"The ball is {ball} at radius {self.radius:.2f}: curvature changes the order of {self.bent_pairs:.1%} "
+                "of sibling pairs."
+            )
+        if self.is_depth:
+            found.append(f"V is mostly depth (rank correlation {self.depth_correlation:+.2f}).")
+        return found
+
+    def to_dict(self) -> dict[str, float | int | str | bool]:
+        """Plain values by name."""
+        return {**dataclasses.asdict(self), "flat": self.flat, "is_depth": self.is_depth}
 
 
 def diagnose(trees: Iterable[tuple[SearchResult, np.ndarray]]) -> Diagnosis:
@@ -93,6 +151,7 @@ def diagnose(trees: Iterable[tuple[SearchResult, np.ndarray]]) -> Diagnosis:
     known = np.isfinite(leaf_value)
     low, middle, high = np.quantile(radius, (0.05, 0.5, 0.95)) if len(radius) else (math.nan,) * 3
     closeness = _joined(parts, "closeness")
+    audit = summarize([part.audit for part in parts])
     return Diagnosis(
         trees=len(parts),
         solved=len(solved),
@@ -112,6 +171,13 @@ def diagnose(trees: Iterable[tuple[SearchResult, np.ndarray]]) -> Diagnosis:
         with_groups=_mean(np.array([part.has_group for part in solved])),
         value_auc=auc(leaf_value[known], right[known]),
         value_order=_mean(_joined(parts, "by_value")),
+        bent_pairs=_mean(_joined(solved, "bent")),
+        audit_pairs=audit.pairs,
+        audit_potential=audit.potential_order,
+        audit_verdicts=audit.verdict_order,
+        audit_margin=audit.margin,
+        audit_error=audit.error,
+        reward=audit.reward,
     )
 
 
@@ -132,6 +198,8 @@ class _Measured:
     by_potential: np.ndarray
     by_elsewhere: np.ndarray
     by_value: np.ndarray
+    bent: np.ndarray
+    audit: tuple[torch.Tensor, torch.Tensor]
 
 
 def _measure(result: SearchResult, goal: np.ndarray) -> _Measured:
@@ -149,6 +217,8 @@ def _measure(result: SearchResult, goal: np.ndarray) -> _Measured:
     inner[0] = False
     reward = process_reward(value, parent)
     groups = choose_sibling_groups(reward, value, parent, breadth=2) if solved else []
+    ended = torch.from_numpy(terminal)
+    states = TreeStates(points, parent, ended, goals, torch.zeros_like(ended))
     return _Measured(
         nodes=len(tree),
         solved=solved,
@@ -163,6 +233,8 @@ def _measure(result: SearchResult, goal: np.ndarray) -> _Measured:
         by_potential=_ordered(families, [value.numpy()] * len(families), rate),
         by_elsewhere=_ordered(families, list(_values_elsewhere(result, goal, families, distance)), rate),
         by_value=_ordered(families, [tree.value] * len(families), rate),
+        bent=_bent(value.numpy(), euclidean(states).numpy(), families) if solved else np.empty(0),
+        audit=pair_scores(states, ShapingConfig(), seed=result.index),
     )
 
 
@@ -172,6 +244,12 @@ def _pairs(families: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         -1, 2
     )
     return found[:, 0], found[:, 1]
+
+
+def _bent(hyperbolic: np.ndarray, flat: np.ndarray, families: list[np.ndarray]) -> np.ndarray:
+    """1 for every pair of siblings that the two potentials order differently, else 0."""
+    first, second = _pairs(families)
+    return (np.sign(hyperbolic[first] - hyperbolic[second]) != np.sign(flat[first] - flat[second])).astype(np.float64)
 
 
 def _stretch(result: SearchResult, families: list[np.ndarray], distance: np.ndarray) -> np.ndarray:

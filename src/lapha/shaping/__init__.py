@@ -5,6 +5,7 @@ what V may be, `lapha.shaping.credit` the credit rules of other methods for comp
 """
 
 from lapha.shaping._potential import potential, success_rate
+from lapha.shaping.audit import Audit, Auditor, audit_potential
 from lapha.shaping.chains import (
     ShapedChains,
     chain_advantages,
@@ -20,11 +21,13 @@ from lapha.shaping.pipeline import Shaped, shape
 from lapha.shaping.potentials import TreeStates
 from lapha.shaping.rewards import AdaptiveWeights, adaptive_process_reward, adaptive_weights, process_reward
 from lapha.shaping.rollouts import Rollouts
-from lapha.shaping.trees import ShapedTree, TreeRow, rows_of_group, shape_tree
+from lapha.shaping.trees import ShapedTree, TreeRow, rows_of_group, shape_tree, shape_trees
 from lapha.shaping.verdicts import Verdicts, Verifier, leaf_accuracy, mark_correct
 
 __all__ = [
     "AdaptiveWeights",
+    "Audit",
+    "Auditor",
     "Comparison",
     "Rollouts",
     "RuleReport",
@@ -39,6 +42,7 @@ __all__ = [
     "Verifier",
     "adaptive_process_reward",
     "adaptive_weights",
+    "audit_potential",
     "chain_advantages",
     "chain_potential",
     "chain_rewards",
@@ -52,6 +56,7 @@ __all__ = [
     "shape",
     "shape_chains",
     "shape_tree",
+    "shape_trees",
     "sibling_advantages",
     "steps_to_tokens",
     "success_rate",

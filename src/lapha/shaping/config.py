@@ -6,11 +6,13 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from lapha._checks import check_choice
-from lapha._options import check_options, documented, option
-from lapha.shaping.potentials import POTENTIALS, PotentialName, PotentialRule
+from torch import Tensor
 
-RewardName = Literal["strict", "adaptive"]
+from lapha._checks import check, check_choice
+from lapha._options import check_options, documented, option
+from lapha.shaping.potentials import POTENTIALS, PotentialName, PotentialRule, TreeStates
+
+RewardName = Literal["strict", "adaptive", "auto"]
 FailedLeaves = Literal["zero", "geometry"]
 ValueTarget = Literal["potential", "success_rate", "mixed"]
 
@@ -26,7 +28,8 @@ class ShapingConfig:
 
     reward: RewardName = option(
         "strict",
-        "'strict' is r = γV(j) - V(i); 'adaptive' adds the weighted formatting bonus (the paper's training).",
+        "'strict' is r = γV(j) - V(i); 'adaptive' adds the weighted formatting bonus (the paper's training); 'auto' is "
+        "strict, with `potential` only where it is found to order siblings better than verdicts alone.",
         name="process_reward",
     )
     gamma: float = option(1.0, "Discount γ of the potential in the process reward.", gt=0, le=1)
@@ -73,3 +76,13 @@ class ShapingConfig:
     def potential_rule(self) -> PotentialRule:
         """The function behind `potential`."""
         return POTENTIALS[self.potential] if isinstance(self.potential, str) else self.potential
+
+
+def potential_of(tree: TreeStates, config: ShapingConfig) -> Tensor:
+    """(N,) V of one tree: the rule's numbers, with the policy for failed leaves. Unchecked but for the rule's answer."""
+    V = config.potential_rule(tree)
+    good = isinstance(V, Tensor) and tuple(V.shape) == tuple(tree.parent.shape)
+    check(good, "potential", f"a rule that returns shape {tuple(tree.parent.shape)}", getattr(V, "shape", type(V)))
+    check(bool(((V >= 0) & (V <= 1)).all()), "potential", "a rule that returns numbers in [0, 1]", "others")
+    V = V.to(tree.points.radius.dtype)
+    return V.masked_fill(tree.failed, 0.0) if config.failed_leaves == "zero" else V

@@ -16,7 +16,8 @@ from torch import Tensor
 from lapha._checks import check, check_parent
 from lapha.geometry import PolarPoints
 from lapha.shaping._potential import check_leaves, check_mask, check_points
-from lapha.shaping.config import ShapingConfig
+from lapha.shaping.audit import audit_potential, resolve
+from lapha.shaping.config import ShapingConfig, potential_of
 from lapha.shaping.groups import ADVANTAGE_EPS, grouped_advantages
 from lapha.shaping.potentials import TreeStates
 from lapha.shaping.rewards import adaptive_core, process_core
@@ -57,7 +58,7 @@ def shape(
         correct: (N,) bool, terminal states whose answer was verified correct: the goals of their tree.
         unknown: (N,) bool, terminal states that could not be graded: neither goals nor failures. Default: none.
         well_formed: (N,) bool, formatting bonus of each step, for ``reward="adaptive"``. Default: all.
-        config: default `ShapingConfig()`.
+        config: default `ShapingConfig()`. ``reward="auto"`` is decided on the trees of this call.
 
     Raises:
         ValueError: wrong types or shapes, latents that are not finite, a terminal state with children, a correct or
@@ -77,9 +78,14 @@ def shape(
     check_leaves(correct, terminal, "correct")
     check_leaves(unknown, terminal, "unknown")
     check(not bool((correct & unknown).any()), "unknown", "states that are not correct", "one that is")
+    trees = [
+        (nodes, TreeStates(points[nodes], local, terminal[nodes], correct[nodes], unknown[nodes]))
+        for nodes, local in split_trees(parent)
+    ]
+    if config.reward == "auto":
+        config = resolve(config, audit_potential([tree for _, tree in trees], config) if trees else None)
     V, r = torch.zeros_like(points.radius), torch.zeros_like(points.radius)
-    for nodes, local in split_trees(parent):
-        tree = TreeStates(points[nodes], local, terminal[nodes], correct[nodes], unknown[nodes])
+    for nodes, tree in trees:
         V[nodes] = potential_of(tree, config)
         r[nodes] = reward_of(V[nodes], tree, well_formed[nodes], config)
     return Shaped(V, r, grouped_advantages(r, parent, ADVANTAGE_EPS))
@@ -91,16 +97,6 @@ def _mask(mask: Tensor | None, name: str, points: PolarPoints, default: bool = F
         return torch.full_like(points.radius, default, dtype=torch.bool)
     check_mask(mask, name, len(points))
     return mask.to(points.device)
-
-
-def potential_of(tree: TreeStates, config: ShapingConfig) -> Tensor:
-    """(N,) V of one tree: the rule's numbers, with the policy for failed leaves. Unchecked but for the rule's answer."""
-    V = config.potential_rule(tree)
-    good = isinstance(V, Tensor) and tuple(V.shape) == tuple(tree.parent.shape)
-    check(good, "potential", f"a rule that returns shape {tuple(tree.parent.shape)}", getattr(V, "shape", type(V)))
-    check(bool(((V >= 0) & (V <= 1)).all()), "potential", "a rule that returns numbers in [0, 1]", "others")
-    V = V.to(tree.points.radius.dtype)
-    return V.masked_fill(tree.failed, 0.0) if config.failed_leaves == "zero" else V
 
 
 def reward_of(V: Tensor, tree: TreeStates, well_formed: Tensor, config: ShapingConfig) -> Tensor:

@@ -7,6 +7,7 @@ inference, and nothing here knows a trainer.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,10 +16,12 @@ from torch import Tensor
 from lapha._checks import check
 from lapha.geometry import PolarPoints
 from lapha.shaping._potential import success_rate
+from lapha.shaping.audit import Auditor
 from lapha.shaping.config import ShapingConfig
 from lapha.shaping.groups import ADVANTAGE_EPS, SiblingGroup, choose_core, grouped_advantages
 from lapha.shaping.pipeline import shape
-from lapha.shaping.verdicts import Verifier, leaf_accuracy, mark_correct
+from lapha.shaping.potentials import TreeStates
+from lapha.shaping.verdicts import Verdicts, Verifier, leaf_accuracy, mark_correct
 from lapha.tree import SearchTree
 from lapha.types import Status
 
@@ -94,7 +97,45 @@ def shape_tree(tree: SearchTree, latents: PolarPoints, verifier: Verifier, confi
         ValueError: the number of latents differs from the number of nodes, or a verdict is not in [0, 1].
     """
     check(len(latents) == len(tree), "latents", f"one per node ({len(tree)})", len(latents))
-    verdicts = mark_correct(tree, verifier, config.correct_at)
+    return _shaped(tree, latents, mark_correct(tree, verifier, config.correct_at), config)
+
+
+def shape_trees(
+    trees: Sequence[SearchTree],
+    latents: Sequence[PolarPoints],
+    verifier: Verifier,
+    config: ShapingConfig,
+    auditor: Auditor | None = None,
+) -> list[ShapedTree]:
+    """`shape_tree` for a batch. ``reward="auto"`` is decided once, on these trees and those the auditor has seen.
+
+    Args:
+        trees, latents: as for `shape_tree`, one of each a tree.
+        verifier, config: as for `shape_tree`.
+        auditor: keeps the latest trees of a training, and what its audit found; None audits this batch alone.
+
+    Raises:
+        ValueError: see `shape_tree`; numbers of trees and latents that differ.
+    """
+    check(len(latents) == len(trees), "latents", f"one a tree ({len(trees)})", len(latents))
+    verdicts = [mark_correct(tree, verifier, config.correct_at) for tree in trees]
+    for tree, points in zip(trees, latents):
+        check(len(points) == len(tree), "latents", f"one per node ({len(tree)})", len(points))
+    if config.reward == "auto":
+        auditor = Auditor(config) if auditor is None else auditor
+        auditor.update([_states(*parts) for parts in zip(trees, latents, verdicts)])
+        config = auditor.resolved
+    return [_shaped(*parts, config) for parts in zip(trees, latents, verdicts)]
+
+
+def _states(tree: SearchTree, latents: PolarPoints, verdicts: Verdicts) -> TreeStates:
+    parent = torch.from_numpy(tree.parent.astype("int64")).to(latents.device)
+    terminal = torch.from_numpy(tree.status != Status.OPEN).to(latents.device)
+    correct, unknown = verdicts.correct.to(latents.device), verdicts.unknown.to(latents.device)
+    return TreeStates(latents, parent, terminal, correct, unknown)
+
+
+def _shaped(tree: SearchTree, latents: PolarPoints, verdicts: Verdicts, config: ShapingConfig) -> ShapedTree:
     correct = verdicts.correct
     parent = torch.from_numpy(tree.parent.astype("int64"))
     terminal = torch.from_numpy(tree.status != Status.OPEN)
