@@ -1,9 +1,10 @@
 """Sandboxes: the time of a forked run, the memory of many branches, and a soak through the server.
 
-Three parts:
+Four parts:
 
 * runs: fork a session that has imported sympy, and run ``1+1`` in the fork, in each back end and through the server. The
   "ceiling" is an unconfined `os.fork` of an interpreter with the same packages, which evaluates the same and exits.
+* live: the same in bubblewrap, with many live sessions beside it.
 * branches: many live branches of one tree, each with variables of its own; their memory (proportional set size of the
   supervisor and everything in the jail), and whether each still has its own state.
 * soak: many runs, 32 at once, through the server and a bubblewrap jail; how many ended in an error that was not the
@@ -30,24 +31,29 @@ from lapha.sandbox import BubblewrapSandbox, Limits, MontySandbox, Sandbox, Sand
 
 # enough time for a machine with other work: what is measured is the sandbox, not the limits
 _LIMITS = Limits(wall_seconds=60.0, cpu_seconds=30.0, memory_bytes=256 << 20)
-# (branches, soak runs)
-_SIZES = {"smoke": (20, 100), "default": (1000, 10_000)}
+# (branches, soak runs, live sessions beside a forked run)
+_SIZES = {"smoke": (20, 100, 10), "default": (1000, 10_000, 300)}
 
 # what each branch does; {} is its number
 _BRANCH_WORK = {"variables": "mine = {}", "sympy": "mine = {}\nvalue = sp.expand((a + mine) ** 3)"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--parts", nargs="*", default=["runs", "branches", "soak"], help="which parts to run (all)")
+    parser.add_argument(
+        "--parts", nargs="*", default=["runs", "live", "branches", "soak"], help="which parts to run (all)"
+    )
     parser.add_argument("--branches", type=int, default=None, help="number of live branches (1000)")
     parser.add_argument("--soak", type=int, default=None, help="number of runs of the soak (10000)")
 
 
 def run(args: argparse.Namespace, session: Session) -> None:
-    branches, runs = _SIZES[args.sizes]
+    branches, runs, live = _SIZES[args.sizes]
     if "runs" in args.parts:
         with ExitStack() as stack:
             session.measure(Case({"sessions": 1}, "text", _runs(stack)))
+    if "live" in args.parts:
+        with ExitStack() as stack:
+            session.measure(Case({"sessions": live}, "text", _runs_beside(stack, live)))
     if "branches" in args.parts:
         for work in _BRANCH_WORK:
             asyncio.run(_branches(session, args.branches or branches, work))
@@ -74,6 +80,25 @@ def _runs(stack: ExitStack) -> list[Contestant | Skipped]:
         remote = stack.enter_context(served(make))
         entries.append(Contestant(f"{name}, server", _forked_run(remote, name, stack)))
     return entries
+
+
+def _runs_beside(stack: ExitStack, live: int) -> list[Contestant | Skipped]:
+    """The same for bubblewrap alone, with so many live sessions."""
+    entries: list[Contestant | Skipped] = [Contestant("bare fork", _bare_fork(stack), ceiling=True)]
+    try:
+        sandbox = stack.enter_context(BubblewrapSandbox(_LIMITS, live=live + 16))
+    except SandboxUnavailable as error:
+        return [*entries, Skipped("bubblewrap", str(error))]
+    once = _forked_run(sandbox, "bubblewrap", stack)
+    held = [sandbox.open() for _ in range(live)]
+
+    async def fill() -> None:
+        for number, opened in enumerate(held):
+            await opened.run(f"mine = {number}")
+
+    asyncio.run(fill())
+    stack.callback(held.clear)
+    return [*entries, Contestant("bubblewrap", once)]
 
 
 def _forked_run(sandbox: Sandbox, backend: str, stack: ExitStack) -> Callable[[], str | None]:

@@ -35,6 +35,10 @@ class Canaries:
         self.reached = 0
         self._listeners = [self._listen(socket.AF_INET, ("127.0.0.1", 0))]
         self.port = self._listeners[0].getsockname()[1]
+        self.port6 = self.port
+        with contextlib.suppress(OSError):  # a machine without IPv6 has nobody to reach there
+            self._listeners.append(self._listen(socket.AF_INET6, ("::1", 0)))
+            self.port6 = self._listeners[-1].getsockname()[1]
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.free_port = free.getsockname()[1]
@@ -72,6 +76,7 @@ class Canaries:
             "OUTSIDE": self.outside,
             "NONCE": self.nonce,
             "PORT": self.port,
+            "PORT6": self.port6,
             "FREE_PORT": self.free_port,
             "UNIX": self.folder / "socket",
             "ABSTRACT": f"lapha-{self.nonce}",

@@ -4,6 +4,7 @@ import array
 import ctypes
 import os
 import queue
+import resource
 import socket
 import struct
 import threading
@@ -24,11 +25,17 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
 
 
-def hand_over(channel, make):
-    """Make a file descriptor and send it, although making it forbids sending: a thread does that, which is not bound."""
+def hand_over(channel, make, last):
+    """Make a file descriptor and send it, although making it forbids sending: a thread does that, which is not bound.
+
+    It does something else before: what forbids itself to all that come later.
+    """
+    _libc.mallopt(-8, 1)  # M_ARENA_MAX: no memory of its own for one thread
+    threading.stack_size(1 << 18)
     made: queue.SimpleQueue[int] = queue.SimpleQueue()
 
     def send():
+        last()
         rights = array.array("i", [made.get()]).tobytes()
         channel.sendmsg([b"ready"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
 
@@ -96,7 +103,33 @@ def make_home(proc, options):
         keep_rights(18, 21)  # CAP_SYS_CHROOT and CAP_SYS_ADMIN, which setns and unshare ask for
     except OSError as error:
         raise RuntimeError(f"this machine does not allow the jail {step}: {error}") from error
-    os.close(proc)
+
+
+def limit_memory(proc, memory_bytes, file_bytes):
+    """Limits that this process and all forks of it keep.
+
+    Args:
+        proc: handle of /proc.
+        memory_bytes: address space on top of what this process has.
+        file_bytes: largest file.
+    """
+    statm = os.open("self/statm", os.O_RDONLY, dir_fd=proc)
+    own = int(os.read(statm, 99).split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    os.close(statm)
+    fixed = {
+        resource.RLIMIT_AS: own + memory_bytes,
+        resource.RLIMIT_FSIZE: file_bytes,
+        resource.RLIMIT_NOFILE: 64,  # few enough that all pipes of all runs stay below the kernel's limit for a user
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_MEMLOCK: 0,
+    }
+    for kind, value in fixed.items():
+        resource.setrlimit(kind, (value, value))
+
+
+def hide_memory():
+    """Let no other process of this user look into this one's memory (PR_SET_DUMPABLE)."""
+    must(_libc.prctl(4, 0, 0, 0, 0))
 
 
 def keep_rights(*kept):

@@ -291,7 +291,12 @@ def main():
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     gc.collect()
     gc.freeze()
-    confine.hand_over(channel, lambda: confine.install(bytes.fromhex(config["filter"]), listen=True))
+    limits = config["memory_bytes"], config["file_bytes"]
+    confine.hand_over(
+        channel,
+        lambda: confine.install(bytes.fromhex(config["filter"]), listen=True),
+        lambda: confine.limit_memory(proc, *limits),
+    )
     socket.socketpair = socketpair
     os.closerange(0, 4096)
     serve()

@@ -70,18 +70,18 @@ class Processes:
     def first(self, seconds: float) -> Process | None:
         """The template: the first process to ask, within `seconds`; None if there is none, or it may not be read."""
         deadline = time.monotonic() + seconds
-        with selectors.DefaultSelector() as waiting:
-            waiting.register(self._listener, selectors.EVENT_READ)
-            while (left := deadline - time.monotonic()) > 0:
-                if waiting.select(left) and (notification := kernel.receive(self._listener)):
-                    # at this moment bwrap and its reaper are the only others in there
-                    family = parents()
-                    self._outsiders = {pid for pid in family if self._inside(pid, family)} - {notification.pid}
-                    template = None if self._read(notification) is None else self._adopt(notification)
-                    if template is not None:
-                        template.trusted = True
-                        self._broker = Broker(self._listener, template, self._file_bytes)
-                    return template
+        poll = select.poll()
+        poll.register(self._listener, select.POLLIN)
+        while (left := deadline - time.monotonic()) > 0:
+            if poll.poll(1000 * left) and (notification := kernel.receive(self._listener)):
+                # at this moment bwrap and its reaper are the only others in there
+                family = parents()
+                self._outsiders = {pid for pid in family if self._inside(pid, family)} - {notification.pid}
+                template = None if self._read(notification) is None else self._adopt(notification)
+                if template is not None:
+                    template.trusted = True
+                    self._broker = Broker(self._listener, template, self._file_bytes)
+                return template
         return None
 
     def on_notifications(self) -> None:

@@ -1,6 +1,6 @@
-"""The jail's system call filter, assembled by hand (classic BPF, x86-64).
+"""The system call filters, assembled by hand (classic BPF, x86-64): the guests', and the supervisor's own.
 
-Allowed is what CPython, numpy and sympy need for computing, for files and for pipes. What is not listed is answered
+Allowed to guests is what CPython, numpy and sympy need for computing, for files and for pipes. What is not listed is answered
 ENOSYS, so that libraries fall back to older calls. Some calls that programs try on purpose are answered EPERM, which
 reads better; some that only change a file's metadata are answered "done" without being done.
 """
@@ -178,8 +178,8 @@ def _clone() -> list[bytes]:
     return _only_if(NR_CLONE, *same, _return(_EPERM))
 
 
-def program() -> bytes:
-    """The filter as an array of ``struct sock_filter``."""
+def branch_program() -> bytes:
+    """The guests' filter as an array of ``struct sock_filter``."""
     rules = [
         _load(_LD_ARCH),
         _equal(_ARCH_X86_64, 1, 0),
@@ -197,3 +197,32 @@ def program() -> bytes:
         for number in numbers:
             rules += _only_if(number, _return(action))
     return b"".join([*rules, _return(_ENOSYS)])
+
+
+_SUPERVISOR = {
+    0: "read", 1: "write", 3: "close", 5: "fstat", 7: "poll", 8: "lseek", 9: "mmap", 10: "mprotect", 11: "munmap",
+    12: "brk", 13: "rt_sigaction", 14: "rt_sigprocmask", 15: "rt_sigreturn", 16: "ioctl", 17: "pread64", 18: "pwrite64",
+    24: "sched_yield", 25: "mremap", 28: "madvise", 39: "getpid", 44: "sendto", 45: "recvfrom", 46: "sendmsg",
+    47: "recvmsg", 48: "shutdown", 89: "readlink", 96: "gettimeofday", 131: "sigaltstack", 186: "gettid", 202: "futex",
+    217: "getdents64", 228: "clock_gettime", 230: "clock_nanosleep", 231: "exit_group", 232: "epoll_wait",
+    233: "epoll_ctl", 257: "openat", 262: "newfstatat", 267: "readlinkat", 281: "epoll_pwait", 318: "getrandom",
+    424: "pidfd_send_signal", 434: "pidfd_open",
+}  # fmt: skip
+"""What the supervisor needs once the jail runs: its connections, /proc, signals by handle, and nothing else."""
+
+_NOTIFICATIONS = (0xC0502100, 0xC0182101, 0x40082102, 0x40182103)
+
+
+def supervisor_program() -> bytes:
+    """The supervisor's own filter: no program, process, socket or namespace is made, and no code is loaded."""
+    rules = [_load(_LD_ARCH), _equal(_ARCH_X86_64, 1, 0), _return(_KILL), _load(_LD_NR)]
+    for number, name in _SUPERVISOR.items():
+        if name in ("mmap", "mprotect"):
+            rules += _only_if(number, _load(_arg(2)), _any_bit(0x04, 0, 1), _return(_EPERM), _return(_ALLOW))
+        elif name == "ioctl":
+            values = (0x5401, 0x5451, *_NOTIFICATIONS)
+            tests = [_equal(value, len(values) - place, 0) for place, value in enumerate(values)]
+            rules += _only_if(number, _load(_arg(1)), *tests, _return(_EPERM), _return(_ALLOW))
+        else:
+            rules += _only_if(number, _return(_ALLOW))
+    return b"".join([*rules, _return(_EPERM)])

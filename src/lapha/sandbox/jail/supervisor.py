@@ -1,16 +1,14 @@
-"""The supervisor: sessions on one side, the jail on the other. A process of its own, outside the jail, trusted.
+"""The supervisor: sessions on one side, the jail on the other. A process behind the outer wall, with a filter of its own.
 
-It ends when the connection to lapha does, and the jail ends with it.
+It is trusted with the branches, and with nothing of the host. It ends when the connection to lapha does, and the jail
+ends with it.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import selectors
 import socket
-import struct
-import subprocess
 import sys
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
@@ -18,18 +16,16 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from lapha.sandbox.jail import kernel, seccomp, walls
-from lapha.sandbox.jail.broker import mount_options
+from lapha.sandbox.jail import confine, kernel, seccomp, walls, wire
+from lapha.sandbox.jail.launcher import STARTED
 from lapha.sandbox.jail.process import Process
 from lapha.sandbox.jail.registry import Processes
 from lapha.sandbox.jail.runs import MAX_PATHS, Bounds, Result, Run, Then, Turns
 from lapha.sandbox.jail.states import Cell, Session
 from lapha.sandbox.jail.timers import Timers
 
-_HEAD = struct.Struct("=I")
 _RESTARTS = 5
 _MEASURE_AFTER = 0.2  # seconds
-_PARENT_SECONDS = 2.0
 _LEAST_SECONDS = 0.5  # of a second try
 
 
@@ -38,11 +34,12 @@ class Supervisor:
 
     Args:
         client: connection to lapha.
+        launcher: connection to the process that starts jails.
         config: what `BubblewrapSandbox` asks for.
     """
 
-    def __init__(self, client: socket.socket, config: dict[str, Any]) -> None:
-        self._client, self._config = client, config
+    def __init__(self, client: socket.socket, launcher: socket.socket, config: dict[str, Any]) -> None:
+        self._client, self._launcher, self._config = client, launcher, config
         self._selector = selectors.DefaultSelector()
         self._timers = Timers()
         self._counters: Counter[str] = Counter()
@@ -58,7 +55,6 @@ class Supervisor:
         self._root = Cell(None, "", b"", None)
         self._turns = Turns(config["slots"])
         self._restarts = -1
-        self._bwrap: subprocess.Popen[bytes] | None = None
 
     # The jail ------------------------------------------------------------------------------------------------
 
@@ -69,14 +65,12 @@ class Supervisor:
             walls.JailFailed: it does not start.
         """
         config = self._config
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        arguments = walls.command(config["packages"], theirs.fileno())
-        guest = {name: config[name] for name in ("preload", "warm", "seed", "int_digits")}
-        guest |= {"mount_options": mount_options(config["file_bytes"])}
-        guest |= {"packages_at": walls.PACKAGES_AT, "filter": seccomp.program().hex()}
-        with ours:
-            self._bwrap, listener = walls.start(arguments, ours, theirs, guest, config["start_seconds"])
-        args = (listener, self._selector, self._timers, self._max_message(), config["file_bytes"], self._bwrap.pid)
+        self._launcher.sendall(b"!")
+        answer, descriptors, _, _ = socket.recv_fds(self._launcher, 4096, 1)
+        if not descriptors:
+            raise walls.JailFailed(answer[STARTED.size :].decode("utf-8", "replace") or "its launcher has ended")
+        top, listener = STARTED.unpack(answer)[0], descriptors[0]
+        args = (listener, self._selector, self._timers, self._max_message(), config["file_bytes"], top)
         self._processes = Processes(*args, self._counters)
         template = self._processes.first(config["start_seconds"])
         if template is None:
@@ -85,7 +79,6 @@ class Supervisor:
             )
         self._listener = listener
         self._selector.register(listener, selectors.EVENT_READ, self._processes.on_notifications)
-        walls.limit_memory(template.pid, config["memory_bytes"], config["file_bytes"])
         self._processes.command(template, lambda _: None, "huge", ranges=kernel.large_ranges(template.pid))
         self._root.process = template
         template.on_death = self._on_template_death
@@ -104,9 +97,6 @@ class Supervisor:
         self._post(self._restart)
 
     def _restart(self) -> None:
-        if self._bwrap is not None:
-            self._bwrap.kill()
-            self._bwrap.wait()
         queue = self._turns.abandon()
         self._processes.abandon()
         self._selector.unregister(self._listener)
@@ -225,23 +215,23 @@ class Supervisor:
 
     # What lapha asks for -------------------------------------------------------------------------------------
 
-    def _on_request(self, request: dict[str, Any]) -> None:
+    def _on_request(self, kind: str, request: dict[str, Any]) -> None:
         number = request.get("session", -1)
-        if request["do"] == "open":
+        if kind == "open":
             session = self._sessions[number] = Session(self._root)
             self._root.sessions += 1
-        elif request["do"] == "fork":
+        elif kind == "fork":
             child = self._sessions[number] = Session(None)
             parent = self._sessions[request["of"]]
             parent.enqueue(lambda: self._forked(child, parent))
-        elif request["do"] == "close":
+        elif kind == "close":
             session = self._sessions.pop(number)
             session.enqueue(lambda: self._enter(session, None))
-        elif request["do"] == "run":
+        elif kind == "run":
             session = self._sessions[number]
             session.enqueue(lambda: self._start(session, request))
-        elif request["do"] == "describe":
-            self._reply({"id": request["id"], **self._describe()})
+        elif kind == "describe":
+            self._reply("description", id=request["id"], **self._describe())
 
     def _forked(self, child: Session, parent: Session) -> None:
         self._counters["forked"] += 1
@@ -255,7 +245,7 @@ class Supervisor:
         assert cell is not None
 
         def done(result: Result, process: Process | None, files: bytes) -> None:
-            self._reply({"id": request["id"], **result})
+            self._reply("result", id=request["id"], **result)
             if process is not None:
                 after = Cell(cell, request["code"], files, None)
                 self._enter(session, after)
@@ -265,33 +255,26 @@ class Supervisor:
 
         self._run(cell, request["code"], done, self._bounds)
 
-    def _describe(self) -> dict[str, Any]:
-        live = {"processes": len(self._processes), "sessions": len(self._sessions), "waiting": self._turns.waiting}
-        memory = sum(cell.size for cell in self._recent)
-        return {"counters": dict(self._counters), "restarts": self._restarts, "private_bytes": memory, **live}
+    def _describe(self) -> dict[str, dict[str, int]]:
+        gauges = {"processes": len(self._processes), "sessions": len(self._sessions), "waiting": self._turns.waiting}
+        gauges |= {"private_bytes": sum(cell.size for cell in self._recent), "restarts": self._restarts}
+        return {"counters": dict(self._counters), "gauges": gauges}
 
-    def _reply(self, message: dict[str, Any]) -> None:
-        data = json.dumps(message).encode()
-        self._client.sendall(_HEAD.pack(len(data)) + data)
+    def _reply(self, kind: str, **fields: Any) -> None:
+        self._client.sendall(wire.frame(wire.encode(wire.TO_LAPHA, kind, **fields)))
 
     def _on_client(self) -> None:
         data = self._client.recv(1 << 20)
         if not data:
             raise EOFError
         self._incoming += data
-        while len(self._incoming) >= _HEAD.size:
-            end = _HEAD.size + _HEAD.unpack_from(self._incoming)[0]
-            if len(self._incoming) < end:
-                break
-            request = json.loads(bytes(self._incoming[_HEAD.size : end]))
-            del self._incoming[:end]
-            self._on_request(request)
+        while (message := wire.take_frame(self._incoming, self._config["code_bytes"] + 4096)) is not None:
+            self._on_request(*wire.decode(wire.TO_SUPERVISOR, message))
 
     def serve(self) -> None:
         """Serve until the connection ends."""
         self._selector.register(self._client, selectors.EVENT_READ, self._on_client)
         self._selector.register(self._bell, selectors.EVENT_READ, self._on_bell)
-        self._look_for_parent()
         try:
             while True:
                 for key, _ in self._selector.select(self._timers.due_in()):
@@ -302,33 +285,21 @@ class Supervisor:
         except (EOFError, ConnectionError):
             return
 
-    def _look_for_parent(self) -> None:
-        """lapha may end while a fork of it still holds the connection."""
-        if os.getppid() != self._config["parent"]:
-            self._client.shutdown(socket.SHUT_RDWR)
-        self._timers.after(_PARENT_SECONDS, self._look_for_parent)
 
-    def stop(self) -> None:
-        """End the jail."""
-        if self._bwrap is not None:
-            self._bwrap.kill()
-            self._bwrap.wait()
+def run(client: socket.socket, launcher: socket.socket, config: dict[str, Any]) -> None:
+    """The supervisor's life: start the jail, give up all rights but those that watching it takes, and serve.
 
-
-def main(descriptor: int) -> None:
-    """Entry point of the supervisor's process."""
-    client = socket.socket(fileno=descriptor)
-    with client.makefile("rb") as lines:
-        config = json.loads(lines.readline())
-    supervisor = Supervisor(client, config)
+    Args:
+        client: connection to lapha.
+        launcher: connection to the process that starts jails.
+        config: what `BubblewrapSandbox` asks for.
+    """
+    supervisor = Supervisor(client, launcher, config)
     try:
-        walls.allow_files(config["live"] + 4 * config["slots"] + 64)
         supervisor.start_jail()
-        supervisor._reply({"ready": True, "supervisor": os.getpid()})
+        confine.install(seccomp.supervisor_program(), listen=False)
+        supervisor._reply("ready")
         supervisor.serve()
     except (walls.JailFailed, OSError) as error:
-        missing = error.args[0] if isinstance(error, FileNotFoundError) else None
-        supervisor._reply({"failed": str(error), "missing": missing})
+        supervisor._reply("failed", reason=str(error))
         sys.exit(1)
-    finally:
-        supervisor.stop()

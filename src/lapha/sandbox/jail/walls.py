@@ -1,4 +1,8 @@
-"""Starting the jail: the bwrap command line, and what it shows of this machine."""
+"""The two walls, both bwrap: the outer one around the supervisor and all it starts, the inner one around the guests.
+
+Behind the outer wall there is the C library, Python's standard library, the packages, the jail's own code and bwrap, all
+read-only, and the processes behind the wall. Behind the inner one there is less: see `inner`.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,7 @@ import socket
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -24,37 +29,65 @@ PACKAGES_AT = "/lapha/packages"
 _BOOT = (
     f"import sys; sys.path.insert(0, {_CODE_AT!r}); from lapha.sandbox.jail import guest; del sys.path[0]; guest.main()"
 )
+OUTER_BOOT = (
+    f"import sys; sys.path.insert(0, {_CODE_AT!r}); "
+    "from lapha.sandbox.jail.launcher import main; main(int(sys.argv[1]))"
+)
+_BWRAP_AT = "/lapha/bwrap"
+# user, mount, process, IPC, network, UTS and cgroup namespaces; no rights; nothing outlives the process that starts it
+_APART: tuple[str, ...] = ("--unshare-all", "--unshare-user", "--uid", "65534", "--gid", "65534", "--cap-drop", "ALL")
+_APART += ("--new-session", "--die-with-parent", "--clearenv", "--chdir", "/")
 _LIBRARY_FOLDERS = ("/lib", "/lib64", "/usr/lib", "/usr/lib64")
 _DEVICES = ("null", "zero", "full", "random", "urandom")
 
 
-def command(packages: dict[str, str], channel: int) -> list[str]:
-    """The bwrap command line.
+def outer(packages: dict[str, str], channel: int) -> list[str]:
+    """The command line of the outer wall, with the launcher in it.
 
     Args:
         packages: name in the jail → path here, of the packages that code may import.
-        channel: file descriptor on which the guest is configured.
+        channel: file descriptor of the connection to lapha.
+
+    Raises:
+        FileNotFoundError: bwrap is not installed.
     """
     bwrap = shutil.which("bwrap")
     if bwrap is None:
         raise FileNotFoundError("bwrap")
-    arguments = [bwrap, "--unshare-all", "--unshare-user", "--uid", "65534", "--gid", "65534", "--cap-drop", "ALL"]
-    arguments += ["--new-session", "--die-with-parent", "--hostname", "jail", "--clearenv", "--chdir", "/"]
-    arguments += _system()
-    arguments += ["--tmpfs", "/dev"]
-    for device in _DEVICES:
-        arguments += ["--dev-bind", f"/dev/{device}", f"/dev/{device}"]
-    arguments += ["--remount-ro", "/dev"]
-    for name in _GUEST_FILES:
-        arguments += ["--ro-bind", str(Path(__file__).with_name(name)), str(Path(GUEST_AT).with_name(name))]
+    arguments = [bwrap, *_APART, "--hostname", "lapha", *_system(), *_devices(), "--proc", "/proc", "--tmpfs", "/tmp"]
+    arguments += ["--ro-bind", os.path.realpath(bwrap), _BWRAP_AT]
+    arguments += ["--ro-bind", str(Path(__file__).parent), str(Path(GUEST_AT).parent)]
     for name, path in packages.items():
         arguments += ["--ro-bind", path, f"{PACKAGES_AT}/{name}"]
+    arguments += ["--remount-ro", "/", "--setenv", "PATH", "/nowhere"]
+    return [*arguments, _interpreter(), "-I", "-S", "-B", "-c", OUTER_BOOT, str(channel)]
+
+
+def inner(packages: Iterable[str], channel: int) -> list[str]:
+    """The command line of the inner wall, with the template in it; to be run behind the outer one.
+
+    Args:
+        packages: names of the packages that code may import.
+        channel: file descriptor on which the guest is configured.
+    """
+    arguments = [_BWRAP_AT, *_APART, "--hostname", "jail", *_system(), *_devices()]
+    for path in [str(Path(GUEST_AT).with_name(name)) for name in _GUEST_FILES]:
+        arguments += ["--ro-bind", path, path]
+    for path in [f"{PACKAGES_AT}/{name}" for name in packages]:
+        arguments += ["--ro-bind", path, path]
     arguments += ["--dir", WORK_AT, "--remount-ro", "/"]
     environment = {"PYTHONHASHSEED": "0", "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "PATH": "/nowhere", "HOME": "/"}
     environment |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     for name, value in environment.items():
         arguments += ["--setenv", name, value]
     return [*arguments, _interpreter(), "-s", "-S", "-B", "-P", "-c", _BOOT, GUEST_AT, str(channel)]
+
+
+def _devices() -> list[str]:
+    arguments = ["--tmpfs", "/dev"]
+    for device in _DEVICES:
+        arguments += ["--dev-bind", f"/dev/{device}", f"/dev/{device}"]
+    return [*arguments, "--remount-ro", "/dev"]
 
 
 def _interpreter() -> str:
@@ -94,7 +127,7 @@ def start(arguments: list[str], channel: socket.socket, inside: socket.socket, c
     """Start the jail and wait until its template is confined.
 
     Args:
-        arguments: from `command`, with `inside`'s file descriptor.
+        arguments: from `inner`, with `inside`'s file descriptor.
         channel: this end of the configuration channel.
         inside: the guest's end.
         config: what the guest is told.
@@ -137,21 +170,6 @@ def start(arguments: list[str], channel: socket.socket, inside: socket.socket, c
     if process.stderr is not None:
         process.stderr.close()
     return process, descriptors[0]
-
-
-def limit_memory(template: int, memory_bytes: int, file_bytes: int) -> None:
-    """Limits that every process of the jail inherits, and none can change."""
-    with open(f"/proc/{template}/statm", "rb") as file:
-        own = int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-    fixed = {
-        resource.RLIMIT_AS: own + memory_bytes,
-        resource.RLIMIT_FSIZE: file_bytes,
-        resource.RLIMIT_NOFILE: 64,
-        resource.RLIMIT_CORE: 0,
-        resource.RLIMIT_MEMLOCK: 0,
-    }
-    for kind, value in fixed.items():
-        resource.prlimit(template, kind, (value, value))
 
 
 def allow_files(count: int) -> None:

@@ -28,6 +28,20 @@ TO_GUEST = {
     "run": {"code": TEXT, "output_bytes": INT, "file_bytes": INT, "files": BYTES},
 }
 
+TO_SUPERVISOR = {
+    "open": {"session": INT},
+    "fork": {"session": INT, "of": INT},
+    "close": {"session": INT},
+    "run": {"id": INT, "session": INT, "code": TEXT},
+    "describe": {"id": INT},
+}
+TO_LAPHA = {
+    "ready": {},
+    "failed": {"reason": TEXT},
+    "result": {"id": INT, "outcome": TEXT, "output": TEXT, "value": MAYBE, "error": MAYBE, "seconds": FLOAT},
+    "description": {"id": INT, "counters": NUMBERS, "gauges": NUMBERS},
+}
+
 _LENGTH = struct.Struct("=I")
 _INT = struct.Struct("=q")
 _FLOAT = struct.Struct("=d")
@@ -134,3 +148,27 @@ _READ = {
     FLOAT: _read_float,
     NUMBERS: _read_numbers,
 }
+
+
+def frame(message):
+    """A message for a stream, with its length in front."""
+    return _LENGTH.pack(len(message)) + message
+
+
+def take_frame(buffer, most):
+    """The first whole message of a stream's bytes, removed from them; None if there is none yet.
+
+    Raises:
+        Garbled: it claims to be longer than `most` bytes.
+    """
+    if len(buffer) < _LENGTH.size:
+        return None
+    size = _LENGTH.unpack_from(buffer)[0]
+    if size > most:
+        raise Garbled(f"a message of {size} bytes, and at most {most} are allowed")
+    end = _LENGTH.size + size
+    if len(buffer) < end:
+        return None
+    message = bytes(buffer[_LENGTH.size : end])
+    del buffer[:end]
+    return message
