@@ -6,8 +6,9 @@ needs when that is missing.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from lapha._imports import lazy_exports
 
 __version__ = "0.1.0"
 
@@ -29,9 +30,15 @@ _EXPORTS = {
     "shape_rollouts": "lapha.integrations",
     "ShapingConfig": "lapha.shaping",
     "prune": "lapha.pruning",
+    "PruneConfig": "lapha.pruning",
+    "pairwise_dist": "lapha.kernels",
+    "Search": "lapha.search",
+    "SearchConfig": "lapha.search",
+    "SearchResult": "lapha.search",
+    "LaphaError": "lapha.errors",
 }
 _SUBMODULES = (
-    "agent", "engines", "evaluation", "geometry", "integrations", "kernels", "latent", "pruning", "sandbox", "search",
+    "agent", "config", "engines", "errors", "evaluation", "geometry", "integrations", "kernels", "latent", "pruning", "sandbox", "search",
     "shaping", "tiny", "tree", "types", "viz",
 )  # fmt: skip
 
@@ -39,7 +46,9 @@ __all__ = ["__version__", *sorted(_EXPORTS), *_SUBMODULES]
 
 if TYPE_CHECKING:
     from lapha import agent as agent
+    from lapha import config as config
     from lapha import engines as engines
+    from lapha import errors as errors
     from lapha import evaluation as evaluation
     from lapha import geometry as geometry
     from lapha import integrations as integrations
@@ -53,12 +62,18 @@ if TYPE_CHECKING:
     from lapha import tree as tree
     from lapha import types as types
     from lapha import viz as viz
+    from lapha.errors import LaphaError as LaphaError
     from lapha.geometry import PoincareBall as PoincareBall
     from lapha.geometry import PolarPoints as PolarPoints
     from lapha.integrations import shape_rollouts as shape_rollouts
+    from lapha.kernels import pairwise_dist as pairwise_dist
     from lapha.latent import LatentBank as LatentBank
     from lapha.latent import ValueHead as ValueHead
+    from lapha.pruning import PruneConfig as PruneConfig
     from lapha.pruning import prune as prune
+    from lapha.search import Search as Search
+    from lapha.search import SearchConfig as SearchConfig
+    from lapha.search import SearchResult as SearchResult
     from lapha.shaping import ShapingConfig as ShapingConfig
     from lapha.shaping import adaptive_process_reward as adaptive_process_reward
     from lapha.shaping import choose_sibling_groups as choose_sibling_groups
@@ -71,16 +86,4 @@ if TYPE_CHECKING:
     from lapha.tree import SearchTree as SearchTree
 
 
-def __getattr__(name: str) -> Any:
-    if name in _EXPORTS:
-        value = getattr(importlib.import_module(_EXPORTS[name]), name)
-    elif name in _SUBMODULES:
-        value = importlib.import_module(f"lapha.{name}")
-    else:
-        raise AttributeError(f"module 'lapha' has no attribute {name!r}")
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_exports(__name__, _EXPORTS, _SUBMODULES)

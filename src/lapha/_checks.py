@@ -8,11 +8,13 @@ from typing import Any
 
 import torch
 
+from lapha.errors import ArgumentError
+
 
 def check(condition: bool, name: str, expected: str, got: Any) -> None:
-    """Raise `ValueError` in the one form all of lapha uses, unless `condition` holds."""
+    """Raise `ArgumentError` in the one form all of lapha uses, unless `condition` holds."""
     if not condition:
-        raise ValueError(f"{name}: expected {expected}, got {got}")
+        raise ArgumentError(f"{name}: expected {expected}, got {got}")
 
 
 def check_choice(value: str, name: str, choices: Iterable[str]) -> None:
@@ -36,7 +38,7 @@ def check_finite(tensor: torch.Tensor, name: str) -> None:
     finite = torch.isfinite(tensor)
     if not bool(finite.all()):
         where = (~finite).nonzero()[0].tolist()
-        raise ValueError(
+        raise ArgumentError(
             f"{name}: expected finite numbers, got {int((~finite).sum())} NaN or Inf, the first at {where}"
         )
 
@@ -50,7 +52,7 @@ def check_parent(parent: torch.Tensor, size: int, name: str = "parent") -> None:
     bad = (parent >= index) | (parent < -1)
     if bool(bad.any()):
         first = int(bad.nonzero()[0, 0])
-        raise ValueError(
+        raise ArgumentError(
             f"{name}: expected an index earlier than the node's own (or -1 at a root), "
             f"got {name}[{first}] = {int(parent[first])}"
         )

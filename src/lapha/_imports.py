@@ -1,18 +1,41 @@
-"""Optional dependencies: imported when first needed, and named with their extra when missing."""
+"""Imports that wait: names of packages until they are touched, and optional dependencies, named with their extra."""
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import importlib.util
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 
+from lapha.errors import MissingExtraError as MissingExtraError
 
-class MissingExtraError(ImportError, ValueError):
-    """An optional dependency is not installed.
 
-    It is a `ValueError` too, so that callers who validate input catch it with the rest.
+def lazy_exports(
+    package: str, exports: Mapping[str, str], submodules: Sequence[str] = ()
+) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
+    """``__getattr__`` and ``__dir__`` of a package whose names are imported when they are first touched.
+
+    Args:
+        package: its name.
+        exports: name -> module that defines it.
+        submodules: submodules that are attributes of the package without having been imported.
     """
+
+    def load(name: str) -> object:
+        if name in exports:
+            value = getattr(importlib.import_module(exports[name]), name)
+        elif name in submodules:
+            value = importlib.import_module(f"{package}.{name}")
+        else:
+            near = difflib.get_close_matches(name, [*exports, *submodules], n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise AttributeError(f"module {package!r} has no attribute {name!r}{hint}")
+        setattr(sys.modules[package], name, value)
+        return value
+
+    return load, lambda: sorted({*exports, *submodules, *getattr(sys.modules[package], "__all__", ())})
 
 
 def require(module: str, extra: str) -> ModuleType:

@@ -54,7 +54,7 @@ def failing(monkeypatch):
 
         build = lapha.cli.build_app
 
-        def build_with():
+        def build_with(wanted=None):
             app = build()
             app.command("fail")(command)
             return app

@@ -15,6 +15,7 @@ import lapha
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "lapha"
 ROWS = [
+    {"errors"},
     {"_checks", "_digests", "_imports", "_text"},
     {"_options"},
     {"types"},

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar, get_type_hints
 
 from lapha._options.values import NO_BOUNDS, Bounds, convert, describe, suggestion, to_plain
+from lapha.errors import ArgumentError
 
 T = TypeVar("T")
 
@@ -154,7 +155,7 @@ def _from_settings(settings: Mapping[str, Any], kind: type, name: str) -> Any:
     known = [one.name for one in dataclasses.fields(kind)]
     for given in settings:
         if given not in known:
-            raise ValueError(
+            raise ArgumentError(
                 f"{name}: expected settings among {', '.join(known)}, got {given!r}{suggestion(given, known)}"
             )
     return kind(**settings)
@@ -177,7 +178,7 @@ def build(config: type[T], values: Mapping[str, Any], base: T | None = None, *, 
     for name, value in values.items():
         if name not in known:
             at = f" in {source}" if source else ""
-            raise ValueError(f"{name}: expected the name of an option{at}, got {name!r}{suggestion(name, known)}")
+            raise ArgumentError(f"{name}: expected the name of an option{at}, got {name!r}{suggestion(name, known)}")
         fitting = convert(value, known[name].hint, name, known[name].bounds)
         for path in known[name].paths:
             place = nested

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from lapha._checks import check
 from lapha._options.fields import build
 from lapha._options.values import shown
+from lapha.errors import ArgumentError
 
 T = TypeVar("T")
 
@@ -48,7 +49,7 @@ def read_yaml(path: Path, name: str = "config") -> dict[str, Any]:
                 written = str(getattr(key, "value", key))
                 if written != "<<" and written in seen:
                     at = f"{path}:{key.start_mark.line + 1}"
-                    raise ValueError(f"{written}: expected one value in {path}, got a second one at {at}")
+                    raise ArgumentError(f"{written}: expected one value in {path}, got a second one at {at}")
                 seen.add(written)
             return super().construct_mapping(node, deep)
 
@@ -62,7 +63,7 @@ def read_yaml(path: Path, name: str = "config") -> dict[str, Any]:
     try:
         document = yaml.load(path.read_text(encoding="utf-8-sig"), Loader)
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"{name}: expected YAML, got {path} ({error})") from error
+        raise ArgumentError(f"{name}: expected YAML, got {path} ({error})") from error
     check(isinstance(document, dict), name, f"a mapping of settings in {path}", shown(document))
     for key in document:
         check(isinstance(key, str), name, f"names that are text in {path}", shown(key))

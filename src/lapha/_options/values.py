@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
+from lapha.errors import ArgumentError
+
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
 
@@ -151,9 +153,9 @@ def metavar(hint: Any) -> str:
 _SHORT = {int: "INTEGER", float: "NUMBER", str: "TEXT", Path: "PATH", bool: "BOOLEAN"}
 
 
-def _refusal(value: Any, hint: Any, name: str, bounds: Bounds) -> ValueError:
+def _refusal(value: Any, hint: Any, name: str, bounds: Bounds) -> ArgumentError:
     choices = [str(c) for member in _members(hint) if get_origin(member) is Literal for c in get_args(member)]
-    return ValueError(f"{name}: expected {describe(hint, bounds)}, got {shown(value)}{suggestion(value, choices)}")
+    return ArgumentError(f"{name}: expected {describe(hint, bounds)}, got {shown(value)}{suggestion(value, choices)}")
 
 
 def shown(value: Any) -> str:
@@ -292,7 +294,7 @@ def _imported(name: Any) -> Any:
         for piece in attribute.split("."):
             found = getattr(found, piece)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(
+        raise ArgumentError(
             f"{name}: expected a function that can be imported, got {type(error).__name__}: {error}"
         ) from error
     return _need(callable(found), found)

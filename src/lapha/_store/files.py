@@ -13,16 +13,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from lapha._checks import check
+from lapha.errors import FileProblem as FileProblem
 
 _LEFTOVER = re.compile(r"^\.(?P<name>.+)\.(?:[0-9a-f]{12}\.partial|[0-9a-f]{8})$", re.DOTALL)
 _LONGEST = 200  # bytes of a file's name that fit beside what a temporary's name adds
-
-
-class FileProblem(ValueError):
-    """A file that is not what it should be. Names the file, what was expected and what came."""
-
-    def __init__(self, path: str, expected: str, got: str = "something else") -> None:
-        super().__init__(f"{path}: expected {expected}, got {got}")
 
 
 @contextlib.contextmanager

@@ -16,6 +16,8 @@ from typing import Annotated
 
 import typer
 
+from lapha.errors import LaphaError
+
 # command -> (module with the function, name of the function)
 COMMANDS = {
     "demo": ("lapha.cli.demo", "demo"),
@@ -96,7 +98,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         return _explain(error, 2, f"{error.filename}: {error.strerror}" if error.filename else str(error))
     except RuntimeError as error:
-        if not isinstance(error, _given_up()):
+        if not isinstance(error, LaphaError):
             raise
         return _explain(error, 1)
     except (typer.Abort, KeyboardInterrupt):
@@ -117,14 +119,7 @@ def _explain(error: Exception, code: int, message: str | None = None, *, show: b
 
 def _is_ours(error: Exception) -> bool:
     """Whether lapha itself raised `error`, to say what is wrong with its input."""
+    if isinstance(error, LaphaError):
+        return True
     last = traceback.extract_tb(error.__traceback__)[-1]
     return Path(last.filename).is_relative_to(Path(__file__).parents[1])
-
-
-def _given_up() -> tuple[type[Exception], ...]:
-    """What is raised where the world fails lapha, with a message that says all."""
-    from lapha.engines.errors import EngineError
-    from lapha.sandbox.protocol import SandboxError
-
-    rollout = sys.modules.get("lapha.integrations.trl.rollout")  # it needs trl; not imported, it has raised nothing
-    return (EngineError, SandboxError, *([rollout.VerifierError] if rollout is not None else []))

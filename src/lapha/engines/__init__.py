@@ -6,8 +6,9 @@ it is first used.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from lapha._imports import lazy_exports
 
 _EXPORTS = {
     "EngineError": "lapha.engines.errors",
@@ -33,13 +34,4 @@ if TYPE_CHECKING:
     from lapha.engines.vllm_server import VLLMServerEngine as VLLMServerEngine
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _EXPORTS:
-        raise AttributeError(f"module 'lapha.engines' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_EXPORTS[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_exports(__name__, _EXPORTS)

@@ -5,8 +5,9 @@ Names are imported when first used: grader processes start without torch.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from lapha._imports import lazy_exports
 
 _EXPORTS = {
     "GraderPool": "lapha.evaluation.grading.pool",
@@ -38,13 +39,4 @@ if TYPE_CHECKING:
     from lapha.evaluation.intervals import pass_at_k as pass_at_k
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _EXPORTS:
-        raise AttributeError(f"module 'lapha.evaluation' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_EXPORTS[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_exports(__name__, _EXPORTS)

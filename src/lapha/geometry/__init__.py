@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from lapha._imports import lazy_exports
 from lapha.geometry.distance import dist, dist0, pairwise_dist
 from lapha.geometry.maps import (
     busemann,
@@ -49,9 +50,4 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name == "PoincareBall":
-        from lapha.geometry.poincare import PoincareBall
-
-        return PoincareBall
-    raise AttributeError(f"module 'lapha.geometry' has no attribute {name!r}")
+__getattr__, __dir__ = lazy_exports(__name__, {"PoincareBall": "lapha.geometry.poincare"})

@@ -7,8 +7,9 @@ back to running code unconfined.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from lapha._imports import lazy_exports
 
 # name -> module that defines it; the supervisor's process imports this package and needs none of them
 _EXPORTS = {
@@ -45,13 +46,4 @@ if TYPE_CHECKING:
     from lapha.sandbox.server import create_app as create_app
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _EXPORTS:
-        raise AttributeError(f"module 'lapha.sandbox' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"lapha.sandbox.{_EXPORTS[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazy_exports(__name__, {name: f"{__name__}.{module}" for name, module in _EXPORTS.items()})

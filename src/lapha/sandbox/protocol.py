@@ -14,20 +14,13 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from lapha._checks import check
-from lapha._imports import MissingExtraError
+from lapha.errors import SandboxError as SandboxError
+from lapha.errors import SandboxUnavailable as SandboxUnavailable
 
 BREACHES = ("timeout", "cpu", "memory", "output", "files", "crashed", "lost")
 """Outcomes after which the session is as it was before the run."""
 
 OUTCOMES = ("ok", "error", *BREACHES, "refused")
-
-
-class SandboxError(RuntimeError):
-    """The sandbox itself failed (not the code in it): it was closed, its process died, its server is unreachable."""
-
-
-class SandboxUnavailable(MissingExtraError):
-    """This back end cannot run here. The message says how to get it; nothing falls back to unconfined code."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ import torch
 
 from lapha._checks import check
 from lapha.engines import TransformersEngine
+from lapha.errors import VerifierError as VerifierError
 from lapha.integrations.shaped import ShapedTree, ShapingConfig, TreeRow, rows_of_group, shape_tree
 from lapha.integrations.trl.generation import live_engine
 from lapha.integrations.trl.statistics import rollout_statistics
@@ -23,10 +24,6 @@ from lapha.tree import SearchTree
 from lapha.types import Environment, Evaluation, Status
 
 logger = logging.getLogger(__name__)
-
-
-class VerifierError(RuntimeError):
-    """The verifier raised too often for training to mean anything."""
 
 
 class TreeRollout:
