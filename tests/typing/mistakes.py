@@ -10,7 +10,7 @@ SearchConfig(selection="best")  # error
 SearchConfig(backup="sometimes")  # error
 lapha.ShapingConfig(value_target="nothing")  # error
 lapha.PruneConfig(linkage="ward")  # error
-lapha.serch  # error
+lapha.serch()  # error
 
 
 def typo(search: Search) -> None:
