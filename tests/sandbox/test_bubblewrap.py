@@ -1,8 +1,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
+import subprocess
+import sys
+import threading
 import time
 from pathlib import Path
 
@@ -308,6 +312,56 @@ async def test_a_supervisor_that_is_killed_fails_loudly_and_leaves_nothing():
         sandbox.open()
     sandbox.close()
     assert not Path(f"/proc/{supervisor}").exists()
+    assert set(os.listdir("/proc/self/fd")) <= files
+
+
+_OWNER = """
+import asyncio, sys
+from lapha.sandbox import BubblewrapSandbox
+sandbox = BubblewrapSandbox(packages=(), preload=())
+asyncio.run(sandbox.open().run("x = 1"))
+print(sandbox.supervisor_pid, flush=True)
+sys.stdin.read()
+"""
+
+
+def test_nothing_outlives_a_process_that_is_killed():
+    need_bubblewrap()
+    owner = subprocess.Popen([sys.executable, "-c", _OWNER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert owner.stdout is not None
+    top = int(owner.stdout.readline())
+    pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    behind = [pid for pid in pids if pid == top or _ancestor(pid, top)]
+    assert len(behind) >= 6  # two walls of two processes each, the launcher, the supervisor, the template
+    owner.kill()
+    owner.wait()
+    owner.stdin.close()
+    owner.stdout.close()
+    deadline = time.monotonic() + 10
+    while any(Path(f"/proc/{pid}/exe").exists() for pid in behind) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not [pid for pid in behind if Path(f"/proc/{pid}/exe").exists()]
+
+
+async def test_a_sandbox_made_in_a_thread_outlives_the_thread():
+    need_bubblewrap()
+    made = []
+    thread = threading.Thread(target=lambda: made.append(BubblewrapSandbox(LIMITS, packages=(), preload=())))
+    thread.start()
+    thread.join()
+    await asyncio.sleep(0.3)
+    with made[0] as sandbox:
+        assert (await sandbox.open().run("1 + 1")).value == "2"
+
+
+def test_a_process_that_cannot_be_started_is_named_and_nothing_stays_open(monkeypatch):
+    def no_more(*_, **__):
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    files = set(os.listdir("/proc/self/fd"))
+    monkeypatch.setattr(subprocess.Popen, "__init__", no_more)
+    with pytest.raises(SandboxUnavailable, match=r"does not start on this machine: .*Resource temporarily unavailable"):
+        BubblewrapSandbox(LIMITS, packages=(), preload=())
     assert set(os.listdir("/proc/self/fd")) <= files
 
 
