@@ -9,7 +9,9 @@ import tempfile
 from pathlib import Path
 from typing import Any, TextIO
 
+from lapha._checks import check
 from lapha._store import named
+from lapha._text import decoded
 
 PROBE = ".probe-"
 """How the files are named that are made to see whether a folder can be written to."""
@@ -68,17 +70,19 @@ def read_json_lines(path: str | Path) -> list[dict[str, Any]]:
     Raises:
         ValueError: a line in the middle is not JSON; names file and line.
     """
-    lines = Path(path).read_bytes().split(b"\n")
+    lines = decoded(Path(path).read_bytes(), str(path), "it").split("\n")
     records = []
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
-            records.append(json.loads(line))
-        except ValueError as error:
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:
             if number == len(lines):  # no newline after it: the writer was killed here
                 break
-            raise ValueError(f"{path}: expected one JSON record a line, got {error} in line {number}") from error
+            raise ValueError(f"{path}: expected one JSON record per line, got {error} in line {number}") from error
+        check(isinstance(record, dict), str(path), f"a JSON object in line {number}", type(record).__name__)
+        records.append(record)
     return records
 
 
