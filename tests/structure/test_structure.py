@@ -192,3 +192,18 @@ def test_nothing_but_the_product_is_spoken_of():
         path = ROOT / name
         if path.suffix in {".py", ".md", ".toml", ".sh", ".yaml", ".json", ".txt"} and path.name != Path(__file__).name:
             assert not pattern.search(path.read_text(errors="ignore")), name
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda p: str(p.relative_to(SOURCE)))
+def test_text_is_never_printed_as_markup(path):
+    """One helper makes every console, without markup: text that is not ours may hold brackets."""
+    if path == SOURCE / "cli" / "_progress.py":
+        return
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call):
+            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            plain = any(k.arg == "markup" and getattr(k.value, "value", None) is False for k in node.keywords)
+            markup = name in ("Console", "from_markup") or (name == "TextColumn" and not plain)
+            assert not markup, f"{path}:{node.lineno}: use cli._progress.console, or markup=False"
+        elif isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "rich":
+            assert "print" not in {alias.name for alias in node.names}, path

@@ -43,8 +43,9 @@ def table_rows(before: Any, after: Any) -> list[list[str]]:
 
 def print_table(before: Any, after: Any) -> None:
     """The table on standard output, narrow enough for 80 columns."""
-    from rich.console import Console
     from rich.table import Table
+
+    from lapha.cli._progress import console
 
     table = Table(title="Accuracy on held-out problems, in %, with 95 % intervals", title_justify="left", box=None)
     for column in ("mode", "before", "after", "change", "tokens", "seconds"):
@@ -61,8 +62,8 @@ def print_table(before: Any, after: Any) -> None:
             f"{shown.seconds:.2f}",
             style="bold" if mode == "value" else None,
         )
-    Console().print(table)
-    Console().print(
+    console(stderr=False).print(table)
+    console(stderr=False).print(
         "tokens and seconds per problem; majority and best-of-n get at least the tokens of value", style="dim"
     )
 

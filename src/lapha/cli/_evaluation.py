@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from lapha._checks import check
+from lapha._digests import digest
+from lapha._identity import identity_of
 from lapha._options import build, options_of
 from lapha.cli._grading import Grader, LiveProgress, sameness
 from lapha.evaluation.config import TINY, EvalConfig
 from lapha.evaluation.data import fingerprint, load_questions
+from lapha.evaluation.run_folder import is_set
 
 TINY_PROBLEMS = 100
 
@@ -44,7 +47,18 @@ class EvaluationCommand:
         config = self.config
         folder = self._open(config.settings())
         grader = self._grader()
-        loaded = load_model(config.model, config.search.depth_limit)
+        try:
+            loaded = load_model(config.model, config.search.depth_limit)
+            try:
+                folder.identify(run_identity(loaded, config))
+            except ValueError:
+                loaded.close()
+                raise
+        except (ValueError, OSError):
+            folder.close()
+            grader.close()
+            raise
+        done = False
         with LiveProgress(folder, len(self.questions) * len(config.modes), grader) as live:
             work = EvaluationRun(
                 folder,
@@ -67,10 +81,12 @@ class EvaluationCommand:
             )
             try:
                 work.run()
+                done = True
             finally:
-                folder.close()
                 loaded.close()
-        return self._finish(grader)
+                if not done:
+                    folder.close()
+        return self._finish(grader, folder)
 
     def score(self) -> int:
         """Grade the reference's predictions as a run of mode ``single``; the exit code."""
@@ -80,12 +96,12 @@ class EvaluationCommand:
         check(self.predictions.is_file(), "predictions", "a *.pred.jsonl file", str(self.predictions))
         outcomes = read_predictions(self.predictions, self.questions)
         folder = self._open({**self.config.settings(), "model": None, "predictions": str(self.predictions)})
+        folder.identify({"predictions": digest(self.predictions.read_bytes())})
         known = folder.done("single")
         for outcome in outcomes:
             if outcome.index not in known:
                 folder.add(outcome)
-        folder.close()
-        return self._finish(self._grader())
+        return self._finish(self._grader(), folder)
 
     def _open(self, settings: Mapping[str, Any]) -> Any:
         from lapha.evaluation.run_folder import RunFolder
@@ -106,20 +122,40 @@ class EvaluationCommand:
         config, judge = self.config, (self.config.judge_url, self.config.judge_model)
         return Grader(config.data, config.selection(), self.questions, config.graders, self.folder, *judge)
 
-    def _finish(self, grader: Grader) -> int:
+    def _finish(self, grader: Grader, folder: Any) -> int:
         from lapha.evaluation.results import grade_run
         from lapha.evaluation.run_folder import write_problems
 
-        graded = grade_run(self.folder, grader.verdicts)
-        write_problems(self.folder, grader.problems())
-        grader.close()
+        try:
+            graded = grade_run(self.folder, grader.verdicts)
+            write_problems(self.folder, grader.problems())
+        finally:
+            grader.close()
+            folder.close()  # held until here: nobody else grades or judges meanwhile
         return print_outcome(graded)
+
+
+def run_identity(loaded: Any, config: EvalConfig) -> dict[str, Any]:
+    """What determines a run's outcomes besides its settings: the model with its weights and head, and both environments.
+
+    Addresses of servers are left out: a run may go on with others that serve the same model.
+    """
+    engine = identity_of(loaded.engine)
+    if config.model.server:
+        engine = {name: value for name, value in engine.items() if name not in ("pool", "evaluator")}
+        engine["value_head"] = identity_of(getattr(loaded.engine.evaluator, "value_head", None))
+    return {
+        "engine": engine,
+        "environment": identity_of(loaded.environment),
+        "plain_environment": identity_of(loaded.plain_environment),
+        "best_by": "value" if loaded.has_value_head else "logprob",
+    }
 
 
 def recorded(settings: Mapping[str, Any]) -> EvalConfig:
     """The configuration that a run's ``config.yaml`` records; entries that are no options are left out."""
     known = {option.name for option in options_of(EvalConfig)}
-    return build(EvalConfig, {name: value for name, value in settings.items() if name in known and value is not None})
+    return build(EvalConfig, {name: value for name, value in settings.items() if name in known and is_set(value)})
 
 
 def load_selected(config: EvalConfig) -> list[str]:
@@ -158,9 +194,9 @@ def print_outcome(graded: Any) -> int:
 
 def print_results(graded: Any) -> None:
     """The table on standard output."""
-    from rich.console import Console
     from rich.table import Table
 
+    from lapha.cli._progress import console
     from lapha.evaluation.results import RESULT_COLUMNS, result_rows
 
     table = Table(box=None)
@@ -168,6 +204,6 @@ def print_results(graded: Any) -> None:
         table.add_column(column, justify="left" if column == "mode" else "right", no_wrap=True)
     for row in result_rows(graded):
         table.add_row(*row)
-    Console(width=max(Console().width, 120)).print(table)
+    console(stderr=False, width=120).print(table)
     for note in graded.notes():
-        Console().print(note, markup=False, highlight=False)
+        console(stderr=False).print(note)

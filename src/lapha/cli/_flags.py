@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from lapha._options import Option, build, from_text, metavar, options_of, read_yaml, to_plain
+from lapha.evaluation.run_folder import is_set
 
 MODEL_DEFAULT = "the model's"
 FILE = "config_file"
@@ -61,9 +62,10 @@ def with_options(
 def read_flat(path: Path, config: type) -> dict[str, Any]:
     """What a YAML file gives, or the ``settings`` of a run's ``config.yaml``; checked by name."""
     values = read_yaml(path)
-    if set(values) <= {"settings", "environment"} and isinstance(values.get("settings"), dict):
+    parts = {"format", "settings", "environment", "identity", "checksum"}  # of a run's
+    if set(values) <= parts and isinstance(values.get("settings"), dict):
         known = {option.name for option in options_of(config)}
-        values = {name: value for name, value in values["settings"].items() if name in known}
+        values = {name: value for name, value in values["settings"].items() if name in known and is_set(value)}
     build(config, values, source=str(path))
     return values
 

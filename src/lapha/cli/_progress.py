@@ -9,20 +9,27 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column
 
 
-def console() -> Console:
-    """The console for everything that is not the result."""
-    return Console(stderr=True)
+def console(*, stderr: bool = True, width: int | None = None) -> Console:
+    """A console that prints text as it is: no markup, no emoji codes, no colors by pattern. All of lapha prints on one.
+
+    Args:
+        stderr: for everything that is not the result.
+        width: at least so many columns.
+    """
+    options: dict[str, Any] = {"stderr": stderr, "markup": False, "emoji": False, "highlight": False}
+    made = Console(**options)
+    return made if width is None else Console(**options, width=max(made.width, width))
 
 
 def progress_bar(**options: Any) -> Progress:
     """A progress bar with a task's live numbers (its ``status`` field) behind it."""
     return Progress(
-        TextColumn("{task.description}", table_column=Column(no_wrap=True, min_width=15)),
+        TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, min_width=15)),
         BarColumn(bar_width=20),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        TextColumn("[dim]{task.fields[status]}"),
+        TextColumn("{task.fields[status]}", style="dim", markup=False),
         console=console(),
         **options,
     )

@@ -60,8 +60,9 @@ def diagnose(
 def _print(found: Any) -> None:
     import math
 
-    from rich.console import Console
     from rich.table import Table
+
+    from lapha.cli._progress import console
 
     table = Table(box=None)
     for column in ("", "measured", "reading"):
@@ -70,4 +71,4 @@ def _print(found: Any) -> None:
         values = [getattr(found, attribute) for attribute in attributes]
         unknown = any(isinstance(value, float) and math.isnan(value) for value in values)
         table.add_row(name, "nothing to measure" if unknown else form.format(*values), reading)
-    Console(width=max(Console().width, 110)).print(table)
+    console(stderr=False, width=110).print(table)

@@ -139,14 +139,15 @@ def _first_interrupt(wanted: bool) -> Iterator[threading.Event]:
 
 
 def _show(result: Any) -> None:
-    from rich.console import Console
     from rich.panel import Panel
     from rich.text import Text
+
+    from lapha.cli._progress import console
 
     tree = result.tree
     if result.node is not None:
         steps = Text("\n\n").join(Text(tree.text[node].strip()) for node in tree.path(result.node)[1:])
-        Console(stderr=True).print(Panel(steps, title="chosen line of reasoning", title_align="left"))
+        console().print(Panel(steps, title="chosen line of reasoning", title_align="left"))
     summary = f"{len(tree)} nodes, {len(tree.answered())} leaves that answer, {tree.sampled_tokens} tokens, {result.seconds:.1f} s"
-    Console(stderr=True).print(f"v̂ {result.value:.3f}; {summary}" if result.answer is not None else summary)
+    console().print(f"v̂ {result.value:.3f}; {summary}" if result.answer is not None else summary)
     print(result.answer if result.answer is not None else "(no leaf answers)")

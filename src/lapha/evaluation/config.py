@@ -79,7 +79,8 @@ class EvalConfig:
         """Everything that decides the results, resolved, as plain values: what a run's ``config.yaml`` holds."""
         found = flatten(self, runtime=False)
         found["engine"] = "vllm" if self.model.server else "transformers"
-        found["judge"] = None if self.judge_url is None else self.judge_model
+        if self.judge_url is not None:
+            found["judge"] = self.judge_model
         if self.judge_url is not None and (self.judge_model == self.model.model or self.judge_url in self.model.server):
             found["judge_is_policy"] = True
         return found

@@ -130,6 +130,7 @@ def _select(items: list[Any], source: str | Path, selection: Selection | None) -
 
 def _records(source: str | Path) -> Iterator[tuple[Mapping[str, Any], str]]:
     """(record, where it stands) of a source."""
+    check(isinstance(source, (str, Path)), "data", "a file's path or a name", repr(source))
     path = Path(source)
     if path.is_file():
         yield from read_records(path)

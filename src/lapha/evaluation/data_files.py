@@ -8,7 +8,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from lapha._checks import check
 from lapha._imports import require
@@ -80,7 +80,7 @@ def _json_lines(path: Path) -> Iterator[Record]:
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """Numbered lines, without the byte order mark that some editors write."""
-    with path.open("rb") as file:
+    with _opened(path) as file:
         number = 0
         while line := file.readline(LONGEST_LINE + 1):
             number += 1
@@ -89,6 +89,20 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
                 len(line) <= LONGEST_LINE, "data", f"lines of at most {LONGEST_LINE >> 20} MB in {at}", "a longer one"
             )
             yield number, _decoded(line, at).removeprefix("\ufeff" if number == 1 else "")
+
+
+def _opened(path: Path) -> BinaryIO:
+    """The file as UTF-8 with line feeds; one that says that it is UTF-16, as Windows writes it, is converted."""
+    file = path.open("rb")
+    if file.read(2) not in (b"\xff\xfe", b"\xfe\xff"):
+        file.seek(0)
+        return file
+    with file:
+        file.seek(0)
+        try:
+            return io.BytesIO(file.read().decode("utf-16").encode())
+        except UnicodeDecodeError as error:
+            raise ValueError(f"data: expected UTF-16 in {path}, got byte {error.start} ({error.reason})") from None
 
 
 def _decoded(data: bytes, at: str) -> str:
@@ -101,7 +115,8 @@ def _decoded(data: bytes, at: str) -> str:
 
 
 def _json_list(path: Path) -> Iterator[Record]:
-    text = _decoded(path.read_bytes(), str(path)).removeprefix("\ufeff")
+    with _opened(path) as file:
+        text = _decoded(file.read(), str(path)).removeprefix("\ufeff")
     for number, row in enumerate(_json(text, str(path), list), 1):
         check(isinstance(row, dict), "data", f"an object as record {number} of {path}", type(row).__name__)
         yield row, f"{path} record {number}"
@@ -112,13 +127,21 @@ def _json(text: str, at: str, kind: type = dict) -> Any:
         raise ValueError(f"{constant}, which is no JSON")
 
     try:
-        value = json.loads(text, parse_constant=refuse)
+        value = json.loads(text, parse_constant=refuse, object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"data: expected JSON in {at}, got {_with_field(text, str(error))}") from None
     check(
         isinstance(value, kind), "data", f"a JSON {'object' if kind is dict else 'list'} in {at}", type(value).__name__
     )
     return value
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} twice")
+    return found
 
 
 def _with_field(text: str, found: str) -> str:
@@ -144,14 +167,21 @@ def _holds(value: Any, constant: str) -> bool:
 
 def _csv(path: Path) -> Iterator[Record]:
     text = "".join(line for _, line in _lines(path))
-    reader = csv.DictReader(io.StringIO(text, newline=""))
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    limit = csv.field_size_limit(LONGEST_LINE)  # the library's own is shorter than some problems
     try:
+        names = list(reader.fieldnames or ())
+        twice = sorted({name for name in names if names.count(name) > 1})
+        check(not twice, "data", f"columns of different names in {path}", f"{', '.join(map(repr, twice))} twice")
         for row in reader:
             at = f"{path}:{reader.line_num}"
-            check(None not in row, "data", f"{len(reader.fieldnames or ())} fields in {at}", "more")
+            check(None not in row, "data", f"{len(names)} fields in {at}", "more")
+            check(None not in row.values(), "data", f"{len(names)} fields in {at}", "fewer")
             yield row, at
     except csv.Error as error:
         raise ValueError(f"data: expected CSV in {path}:{reader.line_num}, got {error}") from None
+    finally:
+        csv.field_size_limit(limit)
 
 
 def _parquet(path: Path) -> Iterator[Record]:

@@ -17,7 +17,15 @@ from lapha.evaluation.grading import Verdict
 from lapha.evaluation.grading.judge import known_verdicts
 from lapha.evaluation.modes import Outcome
 from lapha.evaluation.results import GradedRun, grade_run, read_graded
-from lapha.evaluation.run_folder import JUDGEMENTS, TREES, RunFolder, outcome_of_record, read_config, refuse_changes
+from lapha.evaluation.run_folder import (
+    JUDGEMENTS,
+    TREES,
+    RunFolder,
+    is_set,
+    outcome_of_record,
+    read_config,
+    refuse_changes,
+)
 
 # what a shard's settings have for itself
 _OWN = ("shard", "questions", "problems")
@@ -32,7 +40,7 @@ def settings_of_whole(parts: Sequence[str | Path]) -> dict[str, Any]:
     """
     check(len(parts) > 0, "parts", "the folders of all shards of a run", "none")
     settings = [read_config(part)["settings"] for part in parts]
-    shards = [parse_shard(found.get("shard")) for found in settings]
+    shards = [_shard(found) for found in settings]
     for part, shard in zip(parts, shards):
         check(shard is not None, "parts", "runs made with --shard i/n", str(part))
     common = [{name: value for name, value in found.items() if name not in _OWN} for found in settings]
@@ -70,6 +78,10 @@ def merge_shards(parts: Sequence[str | Path], out: str | Path, questions: Sequen
     return grade_run(folder.path, lambda pairs: [verdicts[pair] for pair in pairs])
 
 
+def _shard(settings: Mapping[str, Any]) -> tuple[int, int] | None:
+    return parse_shard(settings["shard"] if is_set(settings.get("shard")) else None)
+
+
 def _identity_of_whole(parts: Sequence[str | Path]) -> Any:
     """What the parts say that their outcomes are of, or None where an older version did not say it."""
     told = [read_config(part).get("identity") for part in parts]
@@ -83,7 +95,7 @@ def _identity_of_whole(parts: Sequence[str | Path]) -> Any:
 def _take_in(part: Path, folder: RunFolder, questions: Sequence[str]) -> dict[tuple[int, str], Verdict]:
     """Copy what one shard has; its verdicts by the whole run's indices."""
     settings = read_config(part)["settings"]
-    first, count = parse_shard(settings["shard"]) or (1, 1)
+    first, count = _shard(settings) or (1, 1)
     own = list(questions[first - 1 :: count])
     check(settings["questions"] == fingerprint(own), "parts", f"shard {first}/{count} of these questions", str(part))
     graded = read_graded(part)

@@ -23,6 +23,7 @@ from lapha.search import SearchResult
 
 CONFIG, ROLLOUTS, TREES, GRADES = "config.yaml", "rollouts.jsonl", "trees", "grades.jsonl"
 JUDGEMENTS = "judge.jsonl"  # a judge's, by what it was asked: they stay good for any run
+NOT_SET = "none"
 FORMAT = 2  # from which on every line and the settings have a checksum
 _ADVICE = "Use another folder, or --force to start anew."
 PROBLEMS = "problems.jsonl"  # questions and gold answers, written when the run is graded
@@ -38,7 +39,8 @@ class RunFolder:
 
     Args:
         path: the folder.
-        settings: everything that decides the run's results, as plain values.
+        settings: everything that decides the run's results, resolved, as plain values; what is not set (None) is
+            written down as ``none``, so that another default of a later version is no other run in disguise.
         force: start anew.
         may_add: names of settings that a run which had none of them may be given: they change nothing that was asked.
 
@@ -55,7 +57,7 @@ class RunFolder:
         self, path: str | Path, settings: Mapping[str, Any], *, force: bool = False, may_add: Sequence[str] = ()
     ) -> None:
         self.path = prepare_folder(path)
-        self.settings = plain(dict(settings))
+        self.settings: dict[str, Any] = without_nulls(plain(dict(settings)))
         self.added: dict[str, Any] = {}
         self._lock = FolderLock(self.path, "a run's folder")
         try:
@@ -101,7 +103,9 @@ class RunFolder:
         self._document = read_config(self.path)
         before = self._document["settings"]
         self.added = {
-            name: self.settings[name] for name in may_add if self.settings.get(name) and before.get(name) is None
+            name: self.settings[name]
+            for name in may_add
+            if self.settings.get(name, NOT_SET) != NOT_SET and before.get(name, NOT_SET) in (None, NOT_SET)
         }
         refuse_changes(
             {**before, **self.added},
@@ -120,7 +124,7 @@ class RunFolder:
             ValueError: the folder's outcomes are of another identity (names the differences), or of one that an older
                 version did not write down.
         """
-        own = json.loads(json.dumps(plain(identity)))
+        own = without_nulls(json.loads(json.dumps(plain(identity))))
         known = self._document.get("identity")
         if known is None:
             expected = f"out: expected a run that says which model and environment its outcomes in {self.path} are of"
@@ -158,6 +162,18 @@ class RunFolder:
         """Let other processes open the folder."""
         self._rollouts.close()
         self._lock.release()
+
+
+def without_nulls(value: Any) -> Any:
+    """Settings with a word for what is not set."""
+    if isinstance(value, dict):
+        return {name: without_nulls(inner) for name, inner in value.items()}
+    return NOT_SET if value is None else value
+
+
+def is_set(value: Any) -> bool:
+    """Whether a run's setting says something; older versions wrote null where it does not."""
+    return value is not None and value != NOT_SET
 
 
 def write_config(path: Path, document: Mapping[str, Any]) -> None:

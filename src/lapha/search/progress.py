@@ -25,10 +25,10 @@ def progress_bar(wanted: bool, questions: Any, search: Search) -> Iterator[Calla
         return
     progress = require("rich.progress", extra="llm")
     bar = progress.Progress(
-        progress.TextColumn("search"),
+        progress.TextColumn("search", markup=False),
         progress.BarColumn(),
         progress.MofNCompleteColumn(),
-        progress.TextColumn("{task.fields[figures]}"),
+        progress.TextColumn("{task.fields[figures]}", markup=False),
         progress.TimeElapsedColumn(),
     )
     with bar:
