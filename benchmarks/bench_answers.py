@@ -29,7 +29,6 @@ from benchmarks.written_answers import written_answers
 from lapha.evaluation import GraderPool, extract_answer
 from lapha.evaluation.grading import read_form
 
-
 PROSE = "math-verify's tests"
 
 

@@ -24,6 +24,8 @@ COMMANDS = {
     "train": ("lapha.cli.train", "train"),
     "search": ("lapha.cli.search", "search"),
     "eval": ("lapha.cli.eval", "evaluate"),
+    "grade": ("lapha.cli.grade", "grade"),
+    "show": ("lapha.cli.show", "show"),
     "merge": ("lapha.cli.merge", "merge"),
     "report": ("lapha.cli.report", "report"),
     "diagnose": ("lapha.cli.diagnose", "diagnose"),

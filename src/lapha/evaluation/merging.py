@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from lapha._checks import check
 from lapha._identity import differences
 from lapha._store import read_lines, replace_file, replacing
 from lapha._store.lines import encode_line
+from lapha.evaluation.completions import CompletionWriter, read_completions
 from lapha.evaluation.data import fingerprint, parse_shard
 from lapha.evaluation.grading import Verdict
 from lapha.evaluation.grading.judge import known_verdicts
@@ -108,7 +109,18 @@ def _take_in(part: Path, folder: RunFolder, questions: Sequence[str]) -> dict[tu
             if outcome.mode == "value":
                 _copy_tree(part, record["index"], folder, index)
             folder.add(outcome, **_more(record))
+    _copy_completions(part, folder, lambda index: first - 1 + count * index)
     return {(first - 1 + count * index, answer): verdict for (index, answer), verdict in graded.verdicts.items()}
+
+
+def _copy_completions(part: Path, folder: RunFolder, place: Callable[[int], int]) -> None:
+    """What the models wrote, by the whole run's indices; not twice where a merge goes on."""
+    known = read_completions(folder.path)
+    writer = CompletionWriter(folder.path)
+    for (mode, index), texts in read_completions(part).items():
+        if known.get((mode, place(index))) != texts:
+            writer.add(place(index), mode, texts)
+    writer.close()
 
 
 def _join_judgements(parts: Sequence[Path], whole: Path) -> None:

@@ -77,6 +77,8 @@ class ModeRunner:
             spelling. `lapha.evaluation.grading.voting_math` knows mathematics.
         on_outcome: called with every outcome as it comes.
         on_search: called with every search of ``value``, before its outcome.
+        on_texts: called before every outcome with its question's place, its mode and what was written: every chain, or the
+            path to every answering leaf of a search.
     """
 
     def __init__(
@@ -92,6 +94,7 @@ class ModeRunner:
         canonical: Canonical = normalize_answer,
         on_outcome: Callable[[Outcome], None] | None = None,
         on_search: Callable[[SearchResult], None] | None = None,
+        on_texts: Callable[[int, str, list[str]], None] | None = None,
     ) -> None:
         check(concurrency >= 1, "concurrency", "an integer >= 1", concurrency)
         check_choice(best_by, "best_by", BEST_BY)
@@ -105,6 +108,7 @@ class ModeRunner:
         self.canonical = canonical
         self.on_outcome = on_outcome or (lambda outcome: None)
         self.on_search = on_search
+        self.on_texts = on_texts or (lambda place, mode, texts: None)
 
     def run(
         self, questions: Sequence[str], modes: Sequence[str] = MODES, *, samples: int | None = None
@@ -170,6 +174,7 @@ class ModeRunner:
                 for mode, choose in zip(CHAIN_MODES, choices):
                     outcome = _outcome_of_chains(start + offset, mode, results, choose(results), seconds)
                     outcomes[mode].append(outcome)
+                    self.on_texts(outcome.index, mode, [texts_of(result, chain=True)[0] for result in results])
                     self.on_outcome(outcome)
         return outcomes
 
@@ -224,6 +229,7 @@ class ModeRunner:
             before = now
             if on_search is not None:
                 on_search(result)
+            self.on_texts(outcome.index, mode, texts_of(result, chain=config.breadth == 1))
             outcomes.append(outcome)
             self.on_outcome(outcome)
         return outcomes
@@ -236,6 +242,13 @@ def check_modes(modes: Sequence[str], samples: int | None) -> None:
     wanted = [mode for mode in CHAIN_MODES if mode in modes]
     matched = samples is not None or "value" in modes
     check(matched or not wanted, "samples", f"a number, or mode value to match, for {wanted}", samples)
+
+
+def texts_of(result: SearchResult, *, chain: bool) -> list[str]:
+    """What a search wrote: the chain, with an answer or without; or the path to every answering leaf of a tree."""
+    tree = result.tree
+    leaves = [len(tree) - 1] if chain else [int(leaf) for leaf in tree.answered()]
+    return ["".join(tree.text[node] for node in tree.path(leaf)[1:]) for leaf in leaves]
 
 
 def outcome_of_search(result: SearchResult, mode: str, seconds: float) -> Outcome:

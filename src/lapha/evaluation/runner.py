@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from lapha.evaluation.comparison import powers_of_two
+from lapha.evaluation.completions import CompletionWriter
 from lapha.evaluation.modes import (
     CHAIN_MODES,
     MODES,
@@ -63,9 +64,17 @@ class EvaluationRun:
         self._curves: dict[int, dict[str, Any]] = {}
         self._done = {mode: folder.done(mode) for mode in self.modes}  # and, later, what was asked now
         self.runner = runner(self._record, self._keep)
+        self.runner.on_texts = self._write
+        self._completions = CompletionWriter(folder.path)
 
     def run(self) -> None:
         """Ask what has not been answered yet. Equal questions are asked once, and their outcome stands for all."""
+        try:
+            self._ask()
+        finally:
+            self._completions.close()
+
+    def _ask(self) -> None:
         ask = {"single": self.runner.single, "react": self.runner.react, "value": self.runner.value}
         for mode in self.modes:
             if mode in ask and (questions := self._pending([mode])):
@@ -117,6 +126,11 @@ class EvaluationRun:
                 self.folder.add(placed, **more)
                 self._done[outcome.mode].add(index)
                 self.on_outcome(placed)
+
+    def _write(self, place: int, mode: str, texts: list[str]) -> None:
+        if mode in self.modes:
+            for index in self._asked[place]:
+                self._completions.add(index, mode, texts)
 
     def _keep(self, result: SearchResult) -> None:
         if result.error is not None:

@@ -21,6 +21,7 @@ from lapha.evaluation.grading.exact import (
     divide,
     function,
     gamma_factorial,
+    integer_at,
     is_real,
     multiply,
     negate,
@@ -57,6 +58,11 @@ class Expression:
             begin()
             value = evaluate(self.node, {})
             return ("number", value_key(value)), value
+        if _counts(self.node):
+            try:
+                return ("function of integers", *map(value_key, self.values(integer_at))), None
+            except UnreadError:  # such as (n - p)! where n < p: by the gamma function
+                pass
         values = self.values()
         keys = [value_key(value) for value in values]
         if len(set(keys)) == 1:
@@ -68,19 +74,24 @@ class Expression:
         )
         return ("function", *marked), None
 
-    def values(self) -> list[Value]:
-        """Values at the points.
+    def values(self, at: Callable[[str, int], Value] = value_at) -> list[Value]:
+        """Values at the points, where `at` says what the letters are.
 
         Raises:
             UnreadError: there is none at one of them.
         """
         begin()
-        return [evaluate(self.node, {name: value_at(name, point) for name in self.symbols}) for point in range(POINTS)]
+        return [evaluate(self.node, {name: at(name, point) for name in self.symbols}) for point in range(POINTS)]
 
 
 def _at_mixed_signs(value: Value, key: str, exact: bool) -> str:
     """Roots of negative letters have several values; there it only counts that there is no real one."""
     return key if exact or is_real(value) else "not real"
+
+
+def _counts(node: Node) -> bool:
+    """Whether there are factorials or binomial coefficients, whose letters are integers."""
+    return node[0] in ("factorial", "binomial") or any(_counts(part) for part in node[1:] if isinstance(part, tuple))
 
 
 def _has_i(node: Node) -> bool:

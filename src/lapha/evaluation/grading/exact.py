@@ -349,6 +349,12 @@ POINTS = 5
 """Points at which letters are given values: every letter is negative at one of the last two."""
 
 
+def integer_at(name: str, point: int) -> Gauss:
+    """What the letter `name` is at a point where letters are integers: one in 5..34."""
+    digest = hashlib.blake2b(f"integer {point}:{name}".encode(), digest_size=4).digest()
+    return real(5 + int.from_bytes(digest, "big") % 30)
+
+
 def value_at(name: str, point: int) -> Gauss:
     """What the letter `name` is at a point: a rational number with |value| in (1, 3)."""
     digest = hashlib.blake2b(f"{point}:{name}".encode(), digest_size=12).digest()

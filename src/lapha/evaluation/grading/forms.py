@@ -140,7 +140,7 @@ def same_form(first: AnswerForm, second: AnswerForm) -> bool | None:
 
 def same_reading(first: Reading, second: Reading) -> bool:
     """Whether two readings are one value: names and units that both have agree, and a percentage is also a hundredth."""
-    in_letters = first.key[0] == "function"
+    in_letters = str(first.key[0]).startswith("function")
     if not names_agree(first.name, second.name, in_letters):
         return False
     ratio = comparable(first.unit, second.unit)

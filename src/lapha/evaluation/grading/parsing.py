@@ -34,7 +34,7 @@ _MATHEMATICS = re.compile(
     rf"(?:\\(?:{_COMMANDS})(?![A-Za-z])|\\[{{}},]|\{{[pbv]?matrix\}}|\\\\|[\d\s+*/^_{{}}()\[\]|!&,.=-]|d?[a-z](?![A-Za-z]))+",
     re.ASCII,
 )
-_MISREAD = re.compile(r"(?<!_)\d\s+\d|\de[+-]?\d|\.\.")  # a list of numbers, a decimal exponent
+_MISREAD = re.compile(r"(?<![_^])\d\s+\d|\de[+-]?\d|\.\.")  # a list of numbers, a decimal exponent
 _DECIMAL = re.compile(r"(?<![\d.])(\d+)\.(\d+)(?![\d.])", re.ASCII)
 _BEYOND = re.compile(r"\\(?:int|sum|prod|lim|setminus|cap|max|min|gcd|lcm|mod|bmod|det|begin)(?![A-Za-z])")
 _BOUND = re.compile(r"(\\(?:log|int|sum|prod|lim)\s*)_\s*(?:\{[^{}]*\}|[A-Za-z0-9])")  # k=1 below a sum is no equation

@@ -113,7 +113,11 @@ def _with_unit(text: str, read: Read) -> Reading | None:
         inner = read(value.strip())[0]
     except UnreadError:
         return None
-    return replace(inner, unit=unit) if inner.unit is None and inner.key[0] in ("number", "function") else None
+    return (
+        replace(inner, unit=unit)
+        if inner.unit is None and inner.key[0] in ("number", "function", "function of integers")
+        else None
+    )
 
 
 def _expression(text: str) -> Reading:

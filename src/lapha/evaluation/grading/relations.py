@@ -116,7 +116,7 @@ def equation(text: str, read: Read) -> tuple[Reading, ...]:
     if len({readings[0].key for readings in found}) == 1 and not _mentions(sides[start:], names[:start]):
         value = next((reading for readings in found for reading in readings[:1] if reading.unit), found[-1][0])
         readings = [replace(value, name=names[0]) if start else value]
-        if start == 1 and value.key[0] == "function":
+        if start == 1 and str(value.key[0]).startswith("function"):
             readings += _unknowns(sides[0], sides[1])
         return tuple(readings)
     if len(sides) != 2:
