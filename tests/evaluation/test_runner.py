@@ -25,7 +25,8 @@ def finished(tmp_path_factory):
 def test_a_run_leaves_everything_that_was_promised(finished):
     folder, graded = finished
     names = {path.name for path in folder.iterdir()}
-    assert names == {"config.yaml", "rollouts.jsonl", "trees", "grades.jsonl", "results.csv", "results.md"}
+    tables = {"results.csv", "results.md", "results.json"}
+    assert names == {"config.yaml", "rollouts.jsonl", "trees", "completions", "grades.jsonl"} | tables
     config = read_config(folder)
     assert config["settings"] == {"simulations": 6, "questions": 8, "nested": {"seed": 1}}
     assert {"lapha", "commit", "python", "torch"} <= set(config["environment"])

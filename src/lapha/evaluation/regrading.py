@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lapha._checks import check
 from lapha.evaluation.grading.pool import GraderPool
 from lapha.evaluation.grading.verdicts import Verdict
 from lapha.evaluation.results import GradedRun, grade_run, read_graded
-from lapha.evaluation.run_folder import read_config, read_problems
+from lapha.evaluation.run_folder import read_problems
 
 
-def grade_again(folder: str | Path, *, workers: int = 2) -> tuple[GradedRun, list[str]]:
+def grade_again(
+    folder: str | Path, *, workers: int = 2, verify: Callable[[str, str], bool] | None = None
+) -> tuple[GradedRun, list[str]]:
     """Grade a run's answers by today's rules and write its tables anew.
 
     Verdicts of a judge stay: it is not asked again.
@@ -20,6 +22,7 @@ def grade_again(folder: str | Path, *, workers: int = 2) -> tuple[GradedRun, lis
     Args:
         folder: a graded run, with its ``problems.jsonl``.
         workers: grader processes.
+        verify: (question, answer) -> whether it is right, for problems without a gold answer.
 
     Returns:
         (run, changes), a line per verdict that is another one now.
@@ -31,12 +34,9 @@ def grade_again(folder: str | Path, *, workers: int = 2) -> tuple[GradedRun, lis
     problems = read_problems(folder)
     check(bool(problems), "run", "a run that keeps its problems (problems.jsonl)", str(folder))
     judged = {pair for pair, verdict in before.verdicts.items() if verdict.method == "judge"}
-    tiny = read_config(folder)["settings"].get("data") == "tiny"
 
     def grade(pairs: Sequence[tuple[int, str]]) -> list[Verdict]:
-        if tiny:
-            from lapha.tiny import verify
-
+        if verify is not None:
             return [Verdict(verify(problems[index][0], answer), "exact") for index, answer in pairs]
         asked = [pair for pair in pairs if pair not in judged]
         golds = {index: gold for index, (_, gold) in problems.items()}
