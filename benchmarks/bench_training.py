@@ -28,7 +28,7 @@ import torch
 
 from benchmarks.harness import Session
 from benchmarks.records import write_records
-from benchmarks.training_data import FIVE_MILLION, HALF_BILLION, SMOKE, TrainingCase, count_tokens, make_rows
+from benchmarks.training_data import FIVE_MILLION, HALF_BILLION, SMOKE, count_tokens, make_rows
 from benchmarks.training_steps import KINDS
 
 _ROOT = Path(__file__).parents[1]
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace, session: Session) -> None:
 class Worker:
     """One contestant's process."""
 
-    def __init__(self, kind: str, case: TrainingCase, micro_groups: int) -> None:
+    def __init__(self, kind: str, case: Any, micro_groups: int) -> None:
         self.kind, self.seconds, self.peak, self.loss = kind, [], None, float("nan")  # type: ignore[var-annotated]
         spec = {"kind": kind, "case": case.to_dict(), "micro_groups": micro_groups, "threads": torch.get_num_threads()}
         self._process = subprocess.Popen(
@@ -108,9 +108,7 @@ class Worker:
             self._process.wait()
 
 
-def _records(
-    session: Session, case: TrainingCase, shape: dict[str, int], workers: list[Worker]
-) -> list[dict[str, Any]]:
+def _records(session: Session, case: Any, shape: dict[str, int], workers: list[Worker]) -> list[dict[str, Any]]:
     records = []
     for worker in workers:
         times = sorted(worker.seconds)
@@ -119,7 +117,7 @@ def _records(
             **session.facts,
             "suite": session.suite,
             "shape": shape,
-            "dtype": "bf16" if case.bf16 else "float32",
+            "dtype": "bf16" if getattr(case, "bf16", False) else "float32",
             "name": worker.kind,
             "case": case.to_dict(),
             "median_ms": 1e3 * median,

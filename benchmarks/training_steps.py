@@ -172,6 +172,7 @@ def _trainer(kind: str, case: TrainingCase, turn: Turn, report: Report, micro_gr
         if kind != "grpo":
             head = ValueHead(case.hidden)
             trainer_class = SharedPrefixTrainer if kind.startswith("shared") else LaPhaTrainer
+            settings["packing"] = "none"
             settings["value_weight"] = 0.0 if "no value loss" in kind else 1.0
             trainer = trainer_class(model, LaPhaConfig(**settings), rollout=rollout, value_head=head, **shared)
         else:

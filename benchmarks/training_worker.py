@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 import os
 import sys
+from typing import Any
 
 import torch
 
 from benchmarks.memory import forget_peak, peak_resident, resident
 from benchmarks.training_data import TrainingCase
 from benchmarks.training_steps import run_steps
+from benchmarks.tree_training_steps import TreeCase, run_tree_steps
 
 
 def main() -> None:
@@ -23,7 +25,8 @@ def main() -> None:
     # Answers go through a descriptor of their own: trainers print to standard output.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    case = TrainingCase(**{**spec["case"], "prompt": tuple(spec["case"]["prompt"])})
+    tree = spec["kind"].startswith("tree:")
+    case: Any = TreeCase(**spec["case"]) if tree else TrainingCase(**spec["case"])
     _import_libraries()
     forget_peak()
     before = resident()
@@ -39,7 +42,10 @@ def main() -> None:
             held = torch.cuda.max_memory_allocated()
         print(json.dumps({"seconds": seconds, "loss": loss, "peak_bytes": held}), file=answers, flush=True)
 
-    run_steps(spec["kind"], case, turn, report, spec["micro_groups"])
+    if tree:
+        run_tree_steps(spec["kind"].removeprefix("tree:"), case, turn, report)
+    else:
+        run_steps(spec["kind"], case, turn, report, spec["micro_groups"])
 
 
 def _import_libraries() -> None:

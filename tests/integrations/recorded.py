@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 from datasets import Dataset
+from safetensors.torch import load_file
 
 from lapha.agent import ChatEnvironment
 from lapha.integrations.trl import LaPhaConfig, LaPhaTrainer, TreeRollout
@@ -18,6 +19,7 @@ from lapha.tiny import SEARCH, load_tiny, problems
 from lapha.tiny.problems import TinyVerifier
 
 BREADTH = 4
+PACKINGS = {"rows": "none", "shared": "prompt", "tree": "tree"}
 QUESTIONS = [problem.question for problem in problems.generate(8, seed=5, split="train")]
 
 
@@ -48,6 +50,7 @@ def settings(folder, questions_per_process, **changes):
         "top_k": 0,
         "repetition_penalty": 1.0,
         "beta": 0.0,
+        "packing": "none",
         "loss_type": "grpo",
         "simulations": 12,
         "max_expands": 1,
@@ -103,6 +106,15 @@ def losses(trainer):
     return [{name: entry[name] for name in names} for entry in trainer.state.log_history if "loss" in entry]
 
 
+def saved(folder):
+    """The policy's and the head's tensors in a checkpoint."""
+    folder = Path(folder)
+    return {
+        **load_file(folder / "model.safetensors"),
+        **load_file(folder / "value_head" / "value_head.safetensors"),
+    }
+
+
 def without_signal(tree):
     """The same tree as if nothing had been found out about it."""
     nothing = torch.full_like(tree.value_target, float("nan"))
@@ -115,12 +127,15 @@ def main():
     parser.add_argument("trees", type=Path)
     parser.add_argument("questions_per_process", type=int)
     parser.add_argument("--resume", type=Path, help="checkpoint to go on from")
+    parser.add_argument("--checkpointing", action="store_true", help="gradient checkpointing")
+    parser.add_argument("--packing", choices=PACKINGS, default="rows")
     parser.add_argument("--without-signal-after", type=int, help="trees of later steps teach nothing")
     given = parser.parse_args()
     torch.set_num_threads(1)
     trees = pickle.loads(given.trees.read_bytes())
-    saving = {"save_strategy": "steps", "save_steps": 2, "weight_decay": 0.1}
-    trainer = make_trainer(settings(given.out, given.questions_per_process, **saving), trees)
+    options = {"save_strategy": "steps", "save_steps": 2, "weight_decay": 0.1}
+    options |= {"gradient_checkpointing": given.checkpointing, "packing": PACKINGS[given.packing]}
+    trainer = make_trainer(settings(given.out, given.questions_per_process, **options), trees)
     if given.without_signal_after is not None:
         grow = trainer.rollout.grow
 

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -38,7 +39,8 @@ def trees_file(tmp_path_factory):
 
 
 def launch(command, trees_file, arguments):
-    environment = {**os.environ, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE)}
+    environment = {**os.environ, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
+    environment["PYTHONPATH"] = os.pathsep.join([str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])])
     # DeepSpeed compiles its shared-memory operator on first use; a build folder of this test's own cannot be left
     # locked by a run that was killed.
     environment["TORCH_EXTENSIONS_DIR"] = str(trees_file.parent / "extensions")
@@ -100,17 +102,55 @@ def saved(folder):
     return {**policy, **load_file(folder / "value_head" / "value_head.safetensors")}
 
 
-def test_zero3_on_two_processes_trains_like_one_process(tmp_path, trees_file, sharded):
-    one = run([sys.executable], tmp_path, trees_file, 4)
-    folder, two = sharded
+@pytest.fixture(scope="module")
+def alone(trees_file, tmp_path_factory):
+    """The same three steps on one process."""
+    out = tmp_path_factory.mktemp("alone")
+    return out, run([sys.executable], out, trees_file, 4)
+
+
+def compare_runs(first, second):
+    (one_folder, one), (two_folder, two) = first, second
     assert len(one) == len(two) == 3
-    for first, second in zip(one, two, strict=True):
-        assert first["lapha/value_loss"] == pytest.approx(second["lapha/value_loss"], rel=1e-3)
-        assert first["loss"] == pytest.approx(second["loss"], rel=2e-3, abs=1e-5)
-    expected, got = saved(tmp_path / "final"), saved(folder / "final")
+    for expected, got in zip(one, two, strict=True):
+        assert got["lapha/value_loss"] == pytest.approx(expected["lapha/value_loss"], rel=1e-3)
+        assert got["loss"] == pytest.approx(expected["loss"], rel=2e-3, abs=1e-5)
+    compare_weights(one_folder, two_folder)
+
+
+def compare_weights(one, two):
+    expected, got = saved(one / "final"), saved(two / "final")
     assert expected.keys() == got.keys()
     for key in expected:
         torch.testing.assert_close(got[key], expected[key], rtol=1e-3, atol=2e-4)
+
+
+def test_zero3_on_two_processes_trains_like_one_process(alone, sharded):
+    compare_runs(alone, sharded)
+
+
+@pytest.mark.parametrize("options", [(), ("--checkpointing", "--packing", "shared")], ids=["plain", "checkpointing"])
+def test_plain_ddp_on_two_processes_trains_like_one_process(tmp_path, trees_file, alone, options):
+    """torchrun alone, as transformers sets it up: with and without gradient checkpointing."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={free_port()}"]
+    compare_runs(alone, (tmp_path, run(launcher, tmp_path, trees_file, 2, *options)))
+
+
+@pytest.mark.parametrize("launched", ["ddp", "zero3"])
+def test_packed_trees_on_two_processes_train_like_one_process(tmp_path, trees_file, partitioned, launched):
+    """Trees differ in size and groups, so that the processes hold unequal shares of a step."""
+    one = tmp_path / "one", run([sys.executable], tmp_path / "one", trees_file, 4, "--packing", "tree")
+    ddp = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={free_port()}"]
+    launcher, options = {"ddp": (ddp, []), "zero3": (two_processes(partitioned), ["--checkpointing"])}[launched]
+    two = run(launcher, tmp_path / "two", trees_file, 2, "--packing", "tree", *options)
+    assert all(entry["lapha/value_loss"] > 0 for entry in two)
+    compare_weights(one[0], tmp_path / "two")
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def test_zero3_resumes_with_the_step_that_would_have_come(tmp_path, trees_file, partitioned, sharded):

@@ -9,13 +9,13 @@ import torch
 pytest.importorskip("trl")
 from accelerate import DeepSpeedPlugin
 from datasets import Dataset
-from recorded import QUESTIONS, environment, settings
+from recorded import QUESTIONS, environment, saved, settings
 from safetensors.torch import load_file
 
 from lapha.engines import TransformersEngine
 from lapha.integrations.trl import LaPhaTrainer, TreeRollout, VerifierError
 from lapha.integrations.trl.generation import autocast_dtype, server_url
-from lapha.integrations.trl.trainer import refuse_two_reentrant_passes
+from lapha.integrations.trl.row_trainer import refuse_two_reentrant_passes
 from lapha.latent import ValueHead
 from lapha.tiny import load_tiny
 from lapha.tiny.problems import TinyVerifier
@@ -85,8 +85,8 @@ def test_adapters_and_the_head_train_and_come_back(tmp_path):
     after = trainer.model.state_dict()
     moved = {name for name in after if not torch.equal(before[name], after[name])}
     assert any("lora_" in name for name in moved)
-    assert any("value_head.modules_to_save" in name for name in moved)
-    assert all("lora_" in name or "value_head.modules_to_save" in name for name in moved), moved
+    assert any("value_head" in name for name in moved)
+    assert all("lora_" in name or "value_head" in name for name in moved), moved
 
     folder = tmp_path / "checkpoint-2"
     head = ValueHead.from_pretrained(folder)
@@ -207,12 +207,172 @@ def test_a_vocabulary_that_the_model_does_not_have_is_refused(tmp_path):
         )  # fmt: skip
 
 
-def test_a_prompt_longer_than_the_context_stops_the_training(tmp_path):
-    trainer = make_trainer(tmp_path)
-    trainer.train_dataset = Dataset.from_dict({"prompt": ["Walk on, and on. " * 200] * 8})
-    with pytest.raises((ValueError, RuntimeError), match="context_limit"):
-        trainer.train()
-    assert trainer.state.global_step == 0
+LONG = "Walk on, and on. " * 200
+BROKEN = {"prompt": [*QUESTIONS, LONG, " ", LONG], "gold": list(range(11))}
+
+
+def trainer_with(folder, data, **changes):
+    args = settings(folder, 2, max_steps=1, **changes)
+    model, tokenizer, head = load_tiny()
+    rollout = TreeRollout(
+        TinyVerifier(), search=args.search_config(), shaping=args.shaping_config(), environment=environment
+    )
+    return LaPhaTrainer(
+        model, args, rollout=rollout, value_head=head, processing_class=tokenizer,
+        train_dataset=Dataset.from_dict({"prompt": QUESTIONS}) if "eval" in data else data["train"],
+        eval_dataset=data.get("eval"),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["train", "eval"])
+def test_prompts_that_no_tree_can_grow_from_are_named_by_row_before_step_1(tmp_path, name):
+    data = {name: Dataset.from_dict(BROKEN)}
+    expected = (
+        rf"^{name}_dataset: .* row 8: question: expected a prompt shorter than context_limit = 512.*row 9: .*blank"
+    )
+    with pytest.raises(ValueError, match=expected):
+        trainer_with(tmp_path, data)
+    trainer = trainer_with(tmp_path, data, broken_prompts="skip")
+    left = getattr(trainer, f"{name}_dataset")
+    assert left["gold"] == list(range(8))
+    with pytest.raises(ValueError, match=f"^{name}_dataset"):  # nothing is left
+        trainer_with(tmp_path, {name: Dataset.from_dict({"prompt": [LONG, LONG]})}, broken_prompts="skip")
+
+
+def test_a_prompt_that_fills_the_model_s_window_is_named(tmp_path):
+    from lapha.integrations.trl.prompts import usable_prompts
+
+    data = Dataset.from_dict({"prompt": ["a b", "a b c"]})
+    with pytest.raises(ValueError, match="row 1: question: expected a prompt shorter than the model's window of 3"):
+        usable_prompts(data, "train_dataset", lambda question: len(question.split()), 3, "error")
+
+
+def test_conversations_keep_their_system_prompt_and_earlier_turns(tmp_path):
+    turns = [
+        {"role": "system", "content": "Answer in French."},
+        {"role": "user", "content": "What is 1 + 1?"},
+        {"role": "assistant", "content": "Deux."},
+        {"role": "user", "content": QUESTIONS[0]},
+    ]
+    trainer = trainer_with(tmp_path, {"train": Dataset.from_dict({"prompt": [turns] * 8})}, log_completions=True)
+    trainer.train()
+    for row in trainer.rollout.rows:
+        context = trainer.processing_class.decode(row.prompt_ids)
+        places = [context.index(text) for text in ("Answer in French.", "What is 1 + 1?", "Deux.", QUESTIONS[0])]
+        assert places == sorted(places)
+        assert row.question == QUESTIONS[0]
+    table = list(trainer._logs["prompt"])
+    assert table == trainer.processing_class.batch_decode([row.prompt_ids for row in trainer.rollout.rows])
+    advantages = torch.tensor([row.advantage for row in trainer.rollout.rows]).nan_to_num(0.0)
+    torch.testing.assert_close(torch.tensor(list(trainer._logs["advantages"])), advantages)
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is this?"}]}],
+        [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}],
+    ],
+)
+def test_conversations_that_would_lose_something_are_refused(tmp_path, prompt):
+    with pytest.raises(ValueError, match=r"^train_dataset: .*row 0: prompt: expected"):
+        trainer_with(tmp_path, {"train": Dataset.from_list([{"prompt": prompt}] * 8)})
+
+
+def test_an_environment_that_takes_no_conversations_gets_none():
+    from lapha.engines.scripted import ScriptedEnvironment
+    from lapha.integrations.trl.prompts import question_of
+    from lapha.integrations.trl.rollout import refuse_lost_messages
+
+    turns = [{"role": "system", "content": "s"}, {"role": "user", "content": "why?"}]
+    with pytest.raises(ValueError, match="takes_conversations"):
+        refuse_lost_messages(question_of(turns), ScriptedEnvironment.__new__(ScriptedEnvironment))
+    refuse_lost_messages("why?", ScriptedEnvironment.__new__(ScriptedEnvironment))
+
+
+def test_an_evaluation_is_label_free(tmp_path, monkeypatch):
+    """The search gets neither of the hooks that know verdicts, and every verdict is asked for after it has ended."""
+    import lapha.integrations.trl.rollout as module
+
+    events = []
+
+    class Watched(module.Search):
+        def __init__(self, *args, **options):
+            events.append(sorted(options))
+            super().__init__(*args, **options)
+
+        def run(self, *args, **options):
+            yield from super().run(*args, **options)
+            events.append("searched")
+
+    def verifier(question, answer):
+        events.append("graded")
+        return TinyVerifier()(question, answer)
+
+    monkeypatch.setattr(module, "Search", Watched)
+    evaluating = {"eval_strategy": "steps", "eval_steps": 1, "per_device_eval_batch_size": 8, "num_positive": 1}
+    trainer = make_trainer(
+        tmp_path, verifier, trainer_options={"eval_dataset": Dataset.from_dict({"prompt": QUESTIONS})}, **evaluating
+    )
+    metrics = trainer.evaluate()
+    assert ["config", "environment"] in events
+    assert "graded" in events
+    searching = False
+    for event in events:
+        searching = searching or isinstance(event, list)
+        assert not (searching and event == "graded")
+        searching = searching and event != "searched"
+    for name in ("accuracy", "pass_at_1", "majority_accuracy", "solved_trees"):
+        assert 0 <= metrics[f"eval_lapha/{name}"] <= 1
+    assert metrics["eval_lapha/accuracy"] <= metrics["eval_lapha/solved_trees"]
+    assert all(
+        tree.tree.simulation.max() == trainer.args.simulations for tree in trainer.rollout.trees
+    )  # none ended early
+
+
+def test_a_finished_run_that_is_started_again_stays_as_it_is(tmp_path):
+    saving = {"max_steps": 3, "save_strategy": "steps", "save_steps": 1}  # four steps are an epoch
+    make_trainer(tmp_path, **saving).train()
+    again = make_trainer(tmp_path, **saving)
+    result = again.train(resume_from_checkpoint=True)
+    assert result.global_step == 3
+    assert sorted(path.name for path in tmp_path.glob("checkpoint-*")) == [
+        "checkpoint-1",
+        "checkpoint-2",
+        "checkpoint-3",
+    ]
+    weights = {**again.model.state_dict(), **again.value_head.state_dict()}
+    for name, tensor in saved(tmp_path / "checkpoint-3").items():
+        assert torch.equal(weights[name], tensor), name
+    more = make_trainer(tmp_path, **{**saving, "max_steps": 4})  # a run made longer goes on
+    assert more.train(resume_from_checkpoint=True).global_step == 4
+
+
+def test_an_optimizer_of_the_caller_s_own_gets_the_head(tmp_path):
+    model = load_tiny()[0]
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
+    trainer = make_trainer(tmp_path, trainer_options={"optimizers": (optimizer, schedule)})
+    known = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    assert all(id(parameter) in known for parameter in trainer.value_head.parameters())
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"min_p": 0.1}, "min_p"),
+        ({"generation_kwargs": {"num_beams": 2}}, "generation_kwargs"),
+        ({"chat_template_kwargs": {"enable_thinking": False}}, "chat_template_kwargs"),
+        ({"scale_rewards": "batch"}, "scale_rewards"),
+        ({"reward_weights": [1.0]}, "reward_weights"),
+        ({"value_learning_rate": 0.0}, "value_learning_rate"),
+        ({"broken_prompts": "drop"}, "broken_prompts"),
+        ({"value_states": "tree", "ddp_find_unused_parameters": True}, "ddp_find_unused_parameters"),
+    ],
+)
+def test_options_of_trl_that_trees_do_not_use_are_refused(tmp_path, changes, name):
+    with pytest.raises(ValueError, match=f"^{name}: expected"):
+        settings(tmp_path, 2, **changes)
 
 
 @pytest.mark.parametrize(

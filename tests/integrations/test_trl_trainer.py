@@ -1,5 +1,6 @@
 """The TRL adapter against the real TRL trainer, on the embedded policy."""
 
+import dataclasses
 import pickle
 
 import pytest
@@ -11,12 +12,16 @@ from transformers import AutoModelForCausalLM
 from trl import GRPOConfig, GRPOTrainer
 
 from lapha.agent import ChatEnvironment
+from lapha.integrations import ShapingConfig, rows_of_group
 from lapha.integrations.trl import LaPhaConfig, LaPhaTrainer, ProcessReward, TreeRollout
-from lapha.integrations.trl.rollout import fill_slots, question_of
+from lapha.integrations.trl.prompts import question_of
+from lapha.integrations.trl.rollout import fill_slots, placeholder_rows
 from lapha.latent import ValueHead
 from lapha.search import SearchConfig
+from lapha.shaping import SiblingGroup
 from lapha.tiny import SEARCH, load_tiny, problems
 from lapha.tiny.problems import TinyVerifier
+from lapha.tree import SearchTree
 
 QUESTIONS = [problem.question for problem in problems.generate(32, seed=5, split="train")]
 GENERATION = {"max_completion_length": SEARCH.max_tokens, "temperature": 1.0, "top_p": 1.0, "top_k": 0}
@@ -87,6 +92,27 @@ def test_a_step_moves_policy_and_head_and_saves_what_transformers_loads(tmp_path
     torch.testing.assert_close(head.linear.weight.detach(), after["value_head.linear.weight"])
 
 
+def test_the_form_of_packing_is_the_first_that_the_model_takes(tmp_path, caplog):
+    caplog.set_level("INFO", logger="lapha.integrations.trl.trainer")
+    assert make_trainer(tmp_path).packing == "tree"
+    assert "packing='tree'" in caplog.text
+    model, tokenizer, head = load_tiny()
+    data = Dataset.from_dict({"prompt": QUESTIONS})
+    options = {"verifier": TinyVerifier(), "value_head": head, "processing_class": tokenizer, "train_dataset": data}
+    model.config._attn_implementation = "eager"
+    trainer = LaPhaTrainer(model, lapha_config(tmp_path), **options)
+    assert trainer.packing == "prompt"
+    assert "no packing='tree': attention 'eager'" in caplog.text
+    assert trainer.rollout.shaping.max_groups == 2
+    model.config._attn_implementation = "flash_attention_2"
+    assert LaPhaTrainer(model, lapha_config(tmp_path), **options).packing == "none"
+    model.config._attn_implementation = "eager"
+    with pytest.raises(
+        ValueError, match=r"^packing: expected 'auto' or another form, got 'tree' with attention 'eager'"
+    ):
+        LaPhaTrainer(model, lapha_config(tmp_path, packing="tree"), **options)
+
+
 def test_rows_are_sibling_groups_in_the_order_trl_groups_them(tmp_path):
     trainer = make_trainer(tmp_path)
     trainer.train()
@@ -99,7 +125,7 @@ def test_rows_are_sibling_groups_in_the_order_trl_groups_them(tmp_path):
 
 
 def test_value_loss_comes_from_the_policy_s_own_forward_pass(tmp_path):
-    trainer = make_trainer(tmp_path)
+    trainer = make_trainer(tmp_path, packing="none")
     passes = []
     trainer.model.get_decoder().register_forward_hook(lambda module, args, output: passes.append(module.training))
     compute, calls = trainer._compute_loss, []
@@ -149,7 +175,7 @@ def test_the_stock_trainer_takes_tree_rollouts(tmp_path):
     model, tokenizer, _ = load_tiny()
     rollout = TreeRollout(
         TinyVerifier(),
-        search=SearchConfig(simulations=8, breadth=4, depth_limit=8, sampling=SEARCH, value_trust=0.0),
+        search=SearchConfig(simulations=8, breadth=4, depth_limit=8, value_trust=0.0),
         environment=environment,
     )
     trainer = GRPOTrainer(
@@ -170,12 +196,81 @@ def test_the_stock_trainer_takes_tree_rollouts(tmp_path):
 
 def test_other_groups_fill_the_slots_of_trees_without_signal(tmp_path):
     trainer = make_trainer(tmp_path, simulations=16)
-    trees = trainer.rollout.grow(QUESTIONS[:12], trainer)
-    rows = fill_slots(trees, 4)
-    assert len(rows) == 48
-    groups = sum(len(tree.groups) for tree in trees)
-    with_signal = sum(1 for start in range(0, 48, 4) if rows[start].reward == rows[start].reward)
-    assert with_signal == min(12, groups)
+    grown = trainer.rollout.grow(QUESTIONS[:12], trainer)
+    rich = next(tree for tree in grown if tree.groups)
+    poor = next(tree for tree in grown if tree is not rich)
+    other = next(nodes for parent, nodes in rich.tree.siblings() if parent != rich.groups[0].parent)
+    second = SiblingGroup(int(rich.tree.parent[other[0]]), torch.tensor(other[:4]))
+    rich = dataclasses.replace(rich, groups=[rich.groups[0], second])
+    poor = dataclasses.replace(poor, groups=[])
+    for trees, lender in (([rich, poor], 1), ([poor, rich], 0)):
+        rows = fill_slots(trees, 4)
+        lent = rows[4 * lender : 4 * lender + 4]
+        assert [row.completion_ids for row in lent] == [row.completion_ids for row in rows_of_group(rich, second)]
+        assert all(row.reward == row.reward for row in rows)  # 8 policy rows
+        kept = fill_slots(trees, 4, lend=False)
+        assert [row.question for row in kept] == [tree.tree.question for tree in trees for _ in range(4)]
+        assert sum(row.reward == row.reward for row in kept) == 4
+
+
+def test_a_tree_that_could_not_be_expanded_gives_rows_without_signal(tmp_path):
+    trainer = make_trainer(tmp_path)
+    grown = trainer.rollout.grow(QUESTIONS[:1], trainer)[0]
+    root = SearchTree(grown.tree.question, list(grown.tree.tokens[0]))
+    bare = dataclasses.replace(grown, tree=root, value_target=torch.tensor([0.25]), groups=[])
+    rows = placeholder_rows(bare, 4)
+    assert len(rows) == 4
+    assert all(row.prompt_ids + row.completion_ids == list(root.tokens[0]) and row.completion_ids for row in rows)
+    assert [row.value_targets[-1] for row in rows[:1]] == [0.25]
+    assert all(row.value_targets[-1] != row.value_targets[-1] for row in rows[1:])  # the state counts once
+    assert all(row.reward != row.reward for row in rows)
+
+
+@pytest.mark.parametrize("weights", [None, [1.0, 0.5]])
+def test_other_reward_functions_get_their_own_question_s_columns(tmp_path, weights):
+    """The stock trainer, a second reward function, and trees without a group beside trees with several."""
+    model, tokenizer, _ = load_tiny()
+    seen = []
+
+    def second(prompts, completions, gold, question, **columns):
+        seen.extend(zip(prompts, gold, question, strict=True))
+        return [0.0] * len(prompts)
+
+    rollout = TreeRollout(
+        TinyVerifier(), search=SearchConfig(simulations=14, breadth=4, depth_limit=8, max_expands=1, c_puct=0.1, value_trust=0.0),
+        shaping=ShapingConfig(breadth=4, reward="strict", easy_accuracy=1.0), num_positive=0, environment=environment,
+    )  # fmt: skip
+    grow = rollout.grow
+
+    def uneven(questions, trainer):
+        trees = grow(questions, trainer)
+        return [dataclasses.replace(tree, groups=[]) if number % 2 else tree for number, tree in enumerate(trees)]
+
+    rollout.grow = uneven
+    settings = {**COMMON, "per_device_train_batch_size": 32, "max_steps": 1, "reward_weights": weights}
+    GRPOTrainer(
+        model,
+        reward_funcs=[ProcessReward(), second],
+        args=GRPOConfig(output_dir=str(tmp_path), log_completions=True, **settings),
+        processing_class=tokenizer,
+        train_dataset=Dataset.from_dict({"prompt": QUESTIONS, "gold": [f"gold of {q}" for q in QUESTIONS]}),
+        rollout_func=rollout,
+    ).train()
+    assert len(seen) == 32
+    assert all(gold == f"gold of {question}" == f"gold of {prompt}" for prompt, gold, question in seen)
+    assert any(len(tree.groups) > 1 for tree in rollout.trees)  # which would have been lent
+
+
+def test_the_stock_trainer_s_sampling_is_the_search_s(tmp_path):
+    model, tokenizer, _ = load_tiny()
+    other = SearchConfig(simulations=8, breadth=4, sampling=dataclasses.replace(SEARCH, temperature=0.9))
+    trainer = GRPOTrainer(
+        model, reward_funcs=ProcessReward(), rollout_func=TreeRollout(TinyVerifier(), search=other),
+        args=GRPOConfig(output_dir=str(tmp_path), max_steps=1, **COMMON), processing_class=tokenizer,
+        train_dataset=Dataset.from_dict({"prompt": QUESTIONS}),
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=r"^search.sampling: expected the trainer's"):
+        trainer.train()
 
 
 def test_process_reward_pickles_and_says_what_is_missing():
@@ -187,7 +282,11 @@ def test_process_reward_pickles_and_says_what_is_missing():
 
 def test_questions_are_found_in_both_kinds_of_prompt():
     assert question_of("why?") == "why?"
-    assert question_of([{"role": "system", "content": "s"}, {"role": "user", "content": "why?"}]) == "why?"
+    turns = [{"role": "system", "content": "s"}, {"role": "user", "content": "why?"}]
+    question = pickle.loads(pickle.dumps(question_of(turns)))
+    assert question == "why?"
+    assert question.messages == turns
+    assert question_of([{"role": "user", "content": [{"type": "text", "text": "why?"}]}]) == "why?"
     with pytest.raises(ValueError, match="prompt"):
         question_of([{"role": "system", "content": "s"}])
 

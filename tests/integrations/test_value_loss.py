@@ -4,9 +4,11 @@ import pytest
 import torch
 
 pytest.importorskip("trl")
-from lapha.integrations.shaped import TreeRow
-from lapha.integrations.trl.value_loss import prefix_logits, prefix_squared_errors, value_columns
+from lapha.integrations.shaped import ShapedTree, TreeRow
+from lapha.integrations.trl.value_loss import prefix_logits, prefix_squared_errors, tree_columns, value_columns
 from lapha.latent import ValueHead
+from lapha.tree import SearchTree
+from lapha.types import Status
 
 
 def padded_batch():
@@ -64,11 +66,32 @@ def test_without_targets_the_loss_is_zero_and_still_in_the_graph():
     assert head.linear.weight.grad.eq(0).all()
 
 
-def test_columns_pad_with_nothing():
+def test_every_target_stands_beside_its_own_state():
     rows = [
         TreeRow([1], [2], [0.0], 0.0, 0.0, [1, 2], [0.0, 0.5], "q"),
-        TreeRow([1, 2], [3], [0.0], 0.0, 0.0, [1, 2, 3], [0.0, 0.5, 1.0], "q"),
+        TreeRow([1, 2], [3], [0.0], 0.0, 0.0, [1, 2, 3], [0.125, 0.5, 1.0], "q"),
     ]
     columns = value_columns(rows, torch.device("cpu"))
     assert columns["value_ends"].tolist() == [[1, 2, 0], [1, 2, 3]]
-    assert columns["value_targets"][0].isnan().tolist() == [False, False, True]
+    assert columns["value_targets"][0, :2].tolist() == [0.0, 0.5]
+    assert columns["value_targets"][0, 2].isnan()
+    assert columns["value_targets"][1].tolist() == [0.125, 0.5, 1.0]
+
+
+def test_a_state_on_several_paths_counts_once():
+    tree = SearchTree("q", [1, 2])
+    first = tree.add(0, tokens=[3])
+    leaves = [tree.add(first, tokens=[token], status=Status.ANSWERED) for token in (4, 5, 6)]
+    target = torch.tensor([0.0, 0.25, 0.5, 0.75, 1.0], dtype=torch.float64)
+    nothing = torch.zeros(5)
+    shaped = ShapedTree(tree, nothing.bool(), target, nothing, nothing, target, [], 1.0, 0)
+    columns = tree_columns([shaped], 4, 0, torch.Generator().manual_seed(0), torch.device("cpu"))
+    known = ~columns["tree_targets"].isnan()
+    found = sorted(zip(columns["tree_ends"][known].tolist(), columns["tree_targets"][known].tolist(), strict=True))
+    assert found == [(2, 0.0), (3, 0.25), (4, 0.5), (4, 0.75), (4, 1.0)]  # five states, five targets
+    # each beside the end of its own path
+    for ids, ends, targets in zip(columns["tree_ids"], columns["tree_ends"], columns["tree_targets"], strict=True):
+        for end, value in zip(ends.tolist(), targets.tolist(), strict=True):
+            if value >= 0.5:
+                assert ids[end - 1] == {0.5: 4, 0.75: 5, 1.0: 6}[value]
+    assert len(leaves) == 3

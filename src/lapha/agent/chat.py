@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 _RESPONSE = "<tool_response>\n{}\n</tool_response>"
 _CONTINUE = "Continue."
+_EARLIER = "LaphaEarlierMark"  # and two letters, one mark a message
 _THINK = "<think>"
 _CLOSED_THINKING = re.compile(r"<think>\s*</think>\s*$")
 
@@ -118,23 +119,41 @@ class ChatFormat:
         return self._rendered(system, tools).replace(QUESTION, self._question_change(question)) + self.opening
 
     def prompt_ids(
-        self, question: str, system: str | None = None, tools: list[dict[str, Any]] | None = None
+        self,
+        question: str,
+        system: str | None = None,
+        tools: list[dict[str, Any]] | None = None,
+        before: Sequence[Mapping[str, str]] = (),
     ) -> tuple[int, ...]:
         """The prompt: system prompt, question, generation prompt and `opening`; no part of the question is a special token.
 
-        A template that refuses or drops the system role gets the system prompt at the head of the question.
+        A template that refuses or drops the system role gets the system prompt at the head of the first user message.
+
+        Args:
+            question: the last user message.
+            system: a system prompt; it follows a system message of `before` in the same message.
+            tools: schemas for a template that has a section for them.
+            before: messages before the question, ``{"role": …, "content": …}``; no part of them is a special token either.
 
         Raises:
-            ValueError: the template cannot show the question.
+            ValueError: the template cannot show the question or one of the messages.
         """
-        question = self._question_change(question)
-        rendered = self._rendered(system, tools)
-        pieces = rendered.split(QUESTION)
-        check(len(pieces) > 1, "tokenizer", "a chat template that shows the question", f"{self.name!r}'s")
-        split = self.encode(pieces[0])
-        for piece in pieces[1:]:
-            split += self.plain_text.encode(question) + self.encode(piece)
-        whole = self.encode(question.join(pieces))  # as the model knows it, unless the question would then speak
+        earlier = list(before)
+        if earlier and earlier[0]["role"] == "system":
+            own = earlier.pop(0)["content"]
+            system = f"{own}\n\n{system}" if system else own
+        marks = [f"{_EARLIER}{chr(ord('A') + at // 26)}{chr(ord('A') + at % 26)}" for at in range(len(earlier))]
+        texts = {mark: message["content"] for mark, message in zip(marks, earlier)}
+        texts[QUESTION] = self._question_change(question)
+        turns = [self.template.message(message["role"], mark) for mark, message in zip(marks, earlier)]
+        pieces = re.split(f"({'|'.join(texts)})", self._rendered(system, tools, turns))
+        shown = all(mark in pieces for mark in texts)
+        check(shown, "tokenizer", "a chat template that shows the question", f"{self.name!r}'s")
+        split: tuple[int, ...] = ()
+        for piece in pieces:
+            split += self.plain_text.encode(texts[piece]) if piece in texts else self.encode(piece)
+        # as the model knows it, unless the question would then speak
+        whole = self.encode("".join(texts.get(piece, piece) for piece in pieces))
         added = self.plain_text.added_ids
         same = [token for token in whole if token in added] == [token for token in split if token in added]
         return (whole if same else split) + self._opening_ids
@@ -176,13 +195,17 @@ class ChatFormat:
 
     # Asking the template ---------------------------------------------------------------------------------------
 
-    def _rendered(self, system: str | None, tools: list[dict[str, Any]] | None) -> str:
-        template = self.template
+    def _rendered(
+        self, system: str | None, tools: list[dict[str, Any]] | None, before: Sequence[dict[str, Any]] = ()
+    ) -> str:
+        template, turns = self.template, [*before, *self._first]
         if not system:
-            return template.must_render(self._first, tools)
+            return template.must_render(turns, tools)
         if self._keeps_system_role():
-            return template.must_render([template.message("system", system), *self._first], tools)
-        return template.must_render([template.message("user", f"{system}\n\n{QUESTION}")], tools)
+            return template.must_render([template.message("system", system), *turns], tools)
+        first = next(at for at, turn in enumerate(turns) if turn["role"] == "user")
+        turns[first] = template.message("user", f"{system}\n\n{_content(turns[first])}")
+        return template.must_render(turns, tools)
 
     def _keeps_system_role(self) -> bool:
         rendered = self.template.render([self.template.message("system", SYSTEM), *self._first])
@@ -292,3 +315,8 @@ def _thinking(prompt: str) -> str:
     if prompt.rstrip().endswith(_THINK):
         return "open"
     return "closed" if _CLOSED_THINKING.search(prompt) else "none"
+
+
+def _content(message: Mapping[str, Any]) -> str:
+    content = message["content"]
+    return content if isinstance(content, str) else content[0]["text"]

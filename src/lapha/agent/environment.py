@@ -71,6 +71,9 @@ class ChatEnvironment:
             think; a limit is below 1, or a tool has no usable schema.
     """
 
+    takes_conversations = True
+    """`start` keeps the messages before the question, where the question has an attribute `messages`."""
+
     def __init__(
         self,
         tokenizer: Any,
@@ -114,7 +117,8 @@ class ChatEnvironment:
         check(
             clean(question, keep_controls=True) == question, "question", "text without lone surrogates", repr(question)
         )
-        token_ids = self._chat.prompt_ids(question, self._system_prompt, self._template_tools)
+        before = getattr(question, "messages", [])[:-1]  # of a conversation that the question ends
+        token_ids = self._chat.prompt_ids(question, self._system_prompt, self._template_tools, before)
         token_ids += self._chat.encode(self._header(1))
         limit = self.context_limit
         check(

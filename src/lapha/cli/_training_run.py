@@ -19,10 +19,6 @@ DRY_RUN = {
     "max_steps": 1,
     "simulations": 2,
     "max_completion_length": 16,
-    "gradient_accumulation_steps": 1,
-    "steps_per_generation": None,
-    "bf16": False,
-    "gradient_checkpointing": False,
     "save_strategy": "no",
     "report_to": "none",
     "logging_steps": 1,
@@ -36,7 +32,8 @@ class RunSettings:
     Attributes:
         config: what it says.
         arguments: arguments of `LaPhaConfig`, as the file and the command line gave them.
-        dry_run: take one step with a random-weight miniature of the architecture on the embedded problems.
+        dry_run: take one step, forward and backward, with a random-weight miniature of the architecture on the embedded
+            problems and made-up rewards: precision, checkpointing, accumulation, adapters and losses are the run's own.
     """
 
     config: TrainConfig
@@ -64,6 +61,8 @@ def read_settings(
     Raises:
         ValueError: no such file, not a mapping, an unknown or repeated key, or a value that cannot work, by name.
     """
+    import torch
+
     from lapha.integrations.trl import LaPhaConfig
 
     document = read_yaml(path)
@@ -88,6 +87,8 @@ def read_settings(
     arguments.setdefault("output_dir", "runs/train")
     if dry_run:
         arguments |= DRY_RUN | {"per_device_train_batch_size": arguments.get("num_generations", 6)}
+        if not torch.cuda.is_available():
+            arguments["use_cpu"] = True
         for name in ("use_vllm", "deepspeed", "num_train_epochs"):
             arguments.pop(name, None)
     return RunSettings(own, arguments, dry_run)
@@ -112,13 +113,14 @@ class TrainingRun:
 
         from lapha.agent import ChatEnvironment
         from lapha.integrations.trl import LaPhaConfig, LaPhaTrainer, SharedPrefixTrainer, TreeRollout
+        from lapha.integrations.trl.dry_run import DryRollout
 
         self.settings = settings
         arguments = LaPhaConfig(**settings.arguments)
         model, tokenizer, head = load_policy(settings)
         questions, verifier = load_problems(settings)
         depth, context = arguments.depth_limit, settings.config.context_limit
-        rollout = TreeRollout(
+        rollout = (DryRollout if settings.dry_run else TreeRollout)(
             verifier,
             search=arguments.search_config(),
             shaping=arguments.shaping_config(),
@@ -140,14 +142,30 @@ class TrainingRun:
     def train(self, resume: bool = True) -> None:
         """Train; with `resume`, from the last whole checkpoint in the output folder if there is one."""
         from lapha.integrations.trl.checkpoint import last_checkpoint
+        from lapha.integrations.trl.saving import finished_state
 
         folder = Path(str(self.trainer.args.output_dir))
         last = last_checkpoint(folder) if resume else None
+        if last and finished_state(last, self.trainer.args):
+            self._finish(Path(last), folder)
+            return
         if last:
             logger.info("resuming from %s", last)
         self.trainer.train(resume_from_checkpoint=last)
         if not self.settings.dry_run:
             self.trainer.save_model(str(folder))
+
+    def _finish(self, last: Path, folder: Path) -> None:
+        """A run that had reached its end: its weights are put beside its checkpoints if a kill had kept them from it."""
+        from lapha.integrations.trl.checkpoint import export_checkpoint
+        from lapha.integrations.trl.saving import finished_state
+
+        if not self.trainer.accelerator.is_main_process:
+            return
+        best = self.trainer.args.load_best_model_at_end and finished_state(last, self.trainer.args)
+        source = Path(best["best_model_checkpoint"] or last) if best else last
+        new = export_checkpoint(source, folder)
+        logger.warning("%s is finished: %s", folder, f"{source.name} is exported" if new else "nothing is left to do")
 
 
 def load_policy(settings: RunSettings) -> tuple[Any, Any, Any]:
@@ -184,15 +202,14 @@ def miniature(architecture: str, folder: Path) -> tuple[Any, Any, None]:
 
 
 def lora(rank: int) -> Any:
-    """A peft configuration that trains adapters and, in full, the value head; None for rank 0."""
+    """A peft configuration for adapters on every linear layer; None for rank 0. (The head trains in full beside them.)"""
     if rank == 0:
         return None
     from lapha._imports import require
 
     return require("peft", extra="train").LoraConfig(
-        r=rank, lora_alpha=2 * rank, target_modules="all-linear", exclude_modules=["value_head.linear"],
-        modules_to_save=["value_head"], task_type="CAUSAL_LM",
-    )  # fmt: skip
+        r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM"
+    )
 
 
 def load_problems(settings: RunSettings) -> tuple[list[str], Callable[[str, str], float | None]]:

@@ -12,6 +12,11 @@ from lapha.types import SamplingParams
 
 Verification: TypeAlias = Literal["math", "tiny"]
 ValueStates: TypeAlias = Literal["path", "tree"]
+Packing: TypeAlias = Literal["auto", "tree", "prompt", "none"]
+BrokenPrompts: TypeAlias = Literal["error", "skip"]
+
+ALL_GROUPS = 1024
+"""More sibling groups than a training tree has: all with packed trees; without them `LaPhaTrainer` takes the paper's two."""
 
 # what TRL calls these
 _TRL_NAMES = {"breadth": "num_generations", "max_tokens": "max_completion_length"}
@@ -19,6 +24,10 @@ _TRL_NAMES = {"breadth": "num_generations", "max_tokens": "max_completion_length
 
 def _training_search() -> SearchConfig:
     return SearchConfig(simulations=24, prune_every=8, sampling=SamplingParams(), seed=42)
+
+
+def _training_shaping() -> ShapingConfig:
+    return ShapingConfig(max_groups=ALL_GROUPS)
 
 
 @documented
@@ -31,16 +40,27 @@ class TrainerOptions:
     """
 
     search: SearchConfig = part(_training_search, "The search that grows a training tree.", rename=_TRL_NAMES)
-    shaping: ShapingConfig = part(ShapingConfig, "How verdicts become rewards.", rename=_TRL_NAMES)
+    shaping: ShapingConfig = part(_training_shaping, "How verdicts become rewards.", rename=_TRL_NAMES)
+    packing: Packing = option(
+        "auto",
+        "How trees go through the model: 'tree' (every token once, all groups and states), 'prompt' (each sibling group's "
+        "prompt once), 'none' (row by row), or 'auto': the first of these that the model takes.",
+    )
     num_positive: int = option(1, "Stop a tree after so many correct leaves; 0 never.", ge=0)
     tree_concurrency: int = option(64, "Trees in flight at once on one process.", ge=1)
     value_weight: float = option(1.0, "Weight of the value loss; 0 turns it off.", ge=0)
     value_states: ValueStates = option(
         "path",
-        "States of the value loss: 'path' (those on the rows' own paths, at no extra pass), or 'tree' (all of the "
-        "paper, from as many random root-to-leaf contexts as there are rows, in a second pass).",
+        "States of the value loss without packed trees (which take all): 'path' (those on the rows' own paths, at no "
+        "extra pass), or 'tree' (from as many random root-to-leaf contexts as there are rows, in a second pass).",
     )
     value_grad_to_backbone: bool = option(True, "Whether the value loss trains the language model too.")
+    value_learning_rate: float | None = option(
+        None, "Peak learning rate of the value head.", gt=0, shown="the policy's"
+    )
+    broken_prompts: BrokenPrompts = option(
+        "error", "Prompts that no tree can grow from (too long, blank), before step 1: 'error' or 'skip'."
+    )
 
     def __post_init__(self) -> None:
         check_options(self)

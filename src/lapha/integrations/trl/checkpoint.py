@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import filecmp
 import json
 import logging
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 
 from lapha.latent import ValueHead
 
@@ -66,6 +69,45 @@ def last_checkpoint(folder: str | Path) -> str | None:
             return str(path)
         logger.warning("%s is passed over: it was cut off while it was written", path)
     return None
+
+
+# what a checkpoint holds beside the model, for going on
+_FOR_RESUMING = re.compile(
+    r"^(optimizer|scheduler|scaler|rng_state|trainer_state|entropy_ctrl|latest|zero_to_fp32|global_step)"
+)
+
+
+def export_checkpoint(checkpoint: Path, folder: Path) -> bool:
+    """Copy a checkpoint's model into `folder`, unless one with these weights is there; says whether anything was copied."""
+    files = [
+        path.relative_to(checkpoint)
+        for path in sorted(checkpoint.rglob("*"))
+        if path.is_file() and not _FOR_RESUMING.match(path.relative_to(checkpoint).parts[0])
+    ]
+    missing = [name for name in files if not _same(checkpoint / name, folder / name)]
+    for name in missing:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(checkpoint / name, folder / name)
+    return bool(missing)
+
+
+def _same(first: Path, second: Path) -> bool:
+    if not second.is_file():
+        return False
+    if filecmp.cmp(first, second, shallow=False):
+        return True
+    # safetensors writes a header's entries in any order
+    return first.suffix == ".safetensors" and _header(first) == _header(second) and _tensors_equal(first, second)
+
+
+def _header(path: Path) -> Any:
+    with path.open("rb") as file:
+        return json.loads(file.read(int.from_bytes(file.read(8), "little")))
+
+
+def _tensors_equal(first: Path, second: Path) -> bool:
+    one, other = load_file(first), load_file(second)
+    return all(torch.equal(one[name], other[name]) for name in one)
 
 
 def _is_whole(checkpoint: Path) -> bool:

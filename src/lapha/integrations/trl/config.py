@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, Union, get_args, get_origin
 
 from trl import GRPOConfig
 
-from lapha._checks import check
+from lapha._checks import check, check_choice
 from lapha._options import build, options_of, to_plain
 from lapha.integrations.train_config import TrainerOptions
 from lapha.search import SearchConfig
@@ -67,7 +67,7 @@ class LaPhaConfig(GRPOConfig):
     warmup_steps: float = field(default=0.05, metadata={"help": "Warm-up: steps, or a share of all steps below 1."})
     epsilon: float = field(default=0.2, metadata={"help": "Lower clipping bound."})
     epsilon_high: float | None = field(default=0.28, metadata={"help": "Upper clipping bound."})
-    beta: float = field(default=1e-8, metadata={"help": "KL coefficient; 0 loads no reference model."})
+    beta: float = field(default=0.0, metadata={"help": "KL coefficient (paper: 1e-8); 0 loads no reference model."})
 
     if TYPE_CHECKING:  # the derived fields; TRL's arguments are flat, and no type checker follows the derivation
 
@@ -90,6 +90,8 @@ class LaPhaConfig(GRPOConfig):
             f"{self.per_device_train_batch_size} * {self.steps_per_generation} = {rows}",
         )
         self._check_saves()
+        self._check_evaluation()
+        self._refuse_what_trees_do_not_use()
         if self.use_vllm and self.vllm_mode == "colocate":
             # Every process searches its own questions, and drives its own vLLM for that.
             tensors = self.vllm_tensor_parallel_size
@@ -100,6 +102,44 @@ class LaPhaConfig(GRPOConfig):
                 "liger_kernel_config: expected no fused_linear_cross_entropy, which hides the hidden states that the "
                 "value loss reads; got fused_linear_cross_entropy=True"
             )
+
+    def _check_evaluation(self) -> None:
+        size, rows = self.num_generations_eval or self.num_generations, self.per_device_eval_batch_size
+        assert size is not None
+        check(
+            self.eval_strategy == "no" or rows % size == 0, "per_device_eval_batch_size",
+            f"a multiple of num_generations_eval ({size}), so that every process holds whole groups", rows,
+        )  # fmt: skip
+
+    def _refuse_what_trees_do_not_use(self) -> None:
+        """Arguments of TRL that a tree's rollout would pass over, and combinations that fail later."""
+        unused: dict[str, tuple[Any, ...]] = {
+            "min_p": (None, 0.0),
+            "generation_kwargs": (None, {}),
+            "chat_template_kwargs": (None, {}),
+            "use_transformers_continuous_batching": (False,),
+            "max_tool_calling_iterations": (None,),
+            "vllm_structured_outputs_regex": (None,),
+            "reward_weights": (None,),
+            "multi_objective_aggregation": ("sum_then_normalize",),
+        }
+        for name, neutral in unused.items():
+            value = getattr(self, name)
+            check(value in neutral, name, f"{neutral[0]!r}: tree rollouts do not use it", repr(value))
+        check_choice(self.scale_rewards, "scale_rewards", ("group", "none"))  # rewards compare siblings, no batches
+        check(not self.fp16, "fp16", "bf16 or float32: fp16's scaler cannot pass over a batch without signal", True)
+        if self.value_weight > 0 and self.value_states == "tree":
+            self._run_second_pass_outside_ddp()
+
+    def _run_second_pass_outside_ddp(self) -> None:
+        unused = self.ddp_find_unused_parameters
+        check(
+            not unused,
+            "ddp_find_unused_parameters",
+            "False with value_states='tree', whose pass DDP does not see",
+            unused,
+        )
+        self.ddp_find_unused_parameters = False
 
     def _check_saves(self) -> None:
         """A checkpoint between two optimiser steps of one generation would lose the rows of the second."""

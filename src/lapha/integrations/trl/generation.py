@@ -16,15 +16,15 @@ _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @contextmanager
-def live_engine(trainer: Any) -> Iterator[Policy]:
-    """The policy with its current weights, which also evaluates states (gathered meanwhile under ZeRO-3).
+def live_engine(trainer: Any) -> Iterator[tuple[Policy, Any]]:
+    """(engine, model): the policy with its current weights, which also evaluates states, and the weights themselves.
+
+    Under ZeRO-3 they are gathered meanwhile.
 
     Without vLLM one transformers engine does both. With vLLM, its server or its colocated `LLM` samples, in which TRL
     has just put the weights, and the value head reads h(s) from the trainer's own model.
     """
-    with unwrap_model_for_generation(
-        trainer.model_wrapped, trainer.accelerator, gather_deepspeed3_params=trainer.args.ds3_gather_for_generation
-    ) as model:
+    with unwrapped_policy(trainer) as model:
         own = TransformersEngine(
             model,
             trainer.processing_class,
@@ -34,11 +34,18 @@ def live_engine(trainer: Any) -> Iterator[Policy]:
         try:
             if trainer.use_vllm:
                 with _vllm_engine(trainer, own) as engine:
-                    yield engine
+                    yield engine, model
             else:
-                yield own
+                yield own, model
         finally:
             own.close()
+
+
+def unwrapped_policy(trainer: Any) -> Any:
+    """A context manager that yields the policy itself, its weights gathered meanwhile under ZeRO-3."""
+    return unwrap_model_for_generation(
+        trainer.model_wrapped, trainer.accelerator, gather_deepspeed3_params=trainer.args.ds3_gather_for_generation
+    )
 
 
 def autocast_dtype(accelerator: Any, model: torch.nn.Module) -> torch.dtype | None:

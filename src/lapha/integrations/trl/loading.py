@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -37,15 +39,18 @@ def load_policy(name: str, args: Any, quantization_config: Any = None) -> PreTra
 
 
 @contextmanager
-def loaded_already() -> Iterator[None]:
-    """Keep TRL from warning that the model's options are ignored: `load_policy` has used them."""
+def without_lines(*fragments: str) -> Iterator[None]:
+    """Keep TRL's trainer from writing lines that hold one of `fragments`: they are wrong or no news with trees."""
+
+    def other(record: logging.LogRecord) -> bool:
+        return not any(fragment in record.getMessage() for fragment in fragments)
+
     trainer = logging.getLogger("trl.trainer.grpo_trainer")
-    trainer.addFilter(_other_than_ignored)
+    trainer.addFilter(other)
     try:
-        yield
+        with warnings.catch_warnings():
+            for fragment in fragments:
+                warnings.filterwarnings("ignore", message=f".*{re.escape(fragment)}")
+            yield
     finally:
-        trainer.removeFilter(_other_than_ignored)
-
-
-def _other_than_ignored(record: logging.LogRecord) -> bool:
-    return "model is already instantiated" not in record.getMessage()
+        trainer.removeFilter(other)

@@ -13,15 +13,24 @@ import numpy as np
 import torch
 
 from lapha._checks import check
+from lapha.agent import ChatEnvironment
 from lapha.engines import TransformersEngine
 from lapha.errors import VerifierError as VerifierError
 from lapha.integrations.shaped import ShapedTree, ShapingConfig, TreeRow, rows_of_group, shape_tree
-from lapha.integrations.trl.generation import live_engine
+from lapha.integrations.trl.generation import live_engine, unwrapped_policy
+from lapha.integrations.trl.policy_density import (
+    LogprobsMode,
+    RawLogprobs,
+    comparable_logprobs,
+    completion_logits,
+    logprobs_mode,
+)
+from lapha.integrations.trl.prompts import Conversation, question_of
 from lapha.integrations.trl.statistics import rollout_statistics
 from lapha.search import Search, SearchConfig
 from lapha.shaping import SiblingGroup, Verifier
 from lapha.tree import SearchTree
-from lapha.types import Environment, Evaluation, Status
+from lapha.types import Environment, Evaluation, SamplingParams, Status
 
 logger = logging.getLogger(__name__)
 
@@ -29,14 +38,19 @@ logger = logging.getLogger(__name__)
 class TreeRollout:
     """Grows a tree for every question and hands TRL groups of siblings with their process rewards.
 
-    A TRL group (``num_generations`` rows of one prompt) becomes one slot: the children of one state. A tree fills
-    its own slot with its best group; slots of trees without signal are filled with further groups of other trees,
-    and what stays empty is returned with NaN rewards, which TRL gives no gradient. Every process searches its own
-    questions.
+    A TRL group (``num_generations`` rows of one prompt) becomes one slot: the children of one state. A tree fills its own
+    slot with its best group. In `LaPhaTrainer` the slots of trees without signal are filled with further groups of other
+    trees; the stock trainer's reward functions get the data set's columns by slot, so that there nothing is lent. What
+    stays empty is returned with NaN rewards, which TRL gives no gradient. Every process searches its own questions.
+
+    While the trainer evaluates, trees grow as at test time: no verdict guides or ends them, leaves are graded
+    afterwards, and ``num_generations_eval`` is their breadth.
 
     Args:
         verifier: ``(question, answer) -> reward in [0, 1]``, or None where it cannot grade.
-        search: how trees grow; its breadth must be the trainer's ``num_generations``.
+        search: how trees grow; its breadth must be the trainer's ``num_generations``. Steps are sampled as the trainer's
+            arguments say (temperature, top_p, top_k, repetition_penalty, max_completion_length): what is trained is the
+            distribution that is sampled.
         shaping: how verdicts become rewards.
         num_positive: stop a tree after so many correct leaves; 0 never.
         concurrency: trees in flight at once.
@@ -45,7 +59,8 @@ class TreeRollout:
             count as answers that could not be graded; more stop the training.
 
     Raises:
-        ValueError: breadth differs from ``num_generations``, or a group is split across processes.
+        ValueError: breadth differs from ``num_generations``, a group is split across processes, or `search` asks for
+            another sampling than the trainer.
         VerifierError: (from a call) the verifier raised on more than `max_verifier_errors` of a batch's answers.
     """
 
@@ -82,51 +97,114 @@ class TreeRollout:
         self._calls = (-1, True, 0)
         self._verdicts: dict[tuple[str, str], float | None] = {}
         self._errors: list[Exception] = []
+        self._mode: LogprobsMode | None = None
 
     def __call__(self, prompts: list, trainer: Any) -> dict[str, Any]:
         """TRL's rollout function: as many rows as prompts, each run of `num_generations` rows a sibling group."""
-        size = trainer.num_generations if trainer.model.training else trainer.num_generations_eval
-        check(size == self.search.breadth, "num_generations", f"the search's breadth {self.search.breadth}", size)
-        check(
-            len(prompts) % size == 0,
-            "prompts",
-            f"a multiple of num_generations ({size}) on every process",
-            len(prompts),
-        )
+        training = bool(trainer.model.training)
+        size = trainer.num_generations if training else trainer.num_generations_eval
+        breadth = self.search.breadth
+        check(not training or size == breadth, "num_generations", f"the search's breadth {breadth}", size)
+        name = "num_generations" if training else "num_generations_eval"
+        check(len(prompts) % size == 0, "prompts", f"a multiple of {name} ({size}) on every process", len(prompts))
         questions = [question_of(prompt) for prompt in prompts[::size]]
         self.trees = self.grow(questions, trainer)
-        self.rows = fill_slots(self.trees, size)
+        self.rows = fill_slots(self.trees, size, lend=getattr(trainer, "lends_slots", False))
         self.statistics |= rollout_statistics(self.trees, self.rows)
-        return {
+        output = {
             "prompt_ids": [row.prompt_ids for row in self.rows],
             "completion_ids": [row.completion_ids for row in self.rows],
-            "logprobs": [row.logprobs for row in self.rows] if trainer.use_vllm else None,
+            "logprobs": self._told(trainer) if trainer.use_vllm else None,
             "process_reward": [row.reward for row in self.rows],
             "question": [row.question for row in self.rows],
         }
+        if trainer.log_completions:
+            output["context"] = trainer.processing_class.batch_decode(output["prompt_ids"])
+        return output
 
     def grow(self, questions: list[str], trainer: Any) -> list[ShapedTree]:
-        """Search every question with the trainer's current policy and shape the trees, in question order."""
+        """Search every question with the trainer's current policy and shape the trees, in question order.
+
+        In training, verdicts are the values of leaves that end, and may end a tree. In evaluation they are neither.
+        """
         self._verdicts.clear()
         self._errors.clear()
-        config = dataclasses.replace(self.search, seed=self._seed(trainer))
+        training = bool(trainer.model.training)
+        config = dataclasses.replace(self.search, seed=self._seed(trainer), sampling=self._sampling(trainer))
+        hooks: dict[str, Any] = {"terminal_value": self._terminal_value, "stop": self._stop}
+        shaping = self.shaping
+        if not training:
+            hooks, breadth = {}, trainer.num_generations_eval
+            config = dataclasses.replace(config, breadth=breadth)
+            shaping = dataclasses.replace(shaping, breadth=max(breadth, 2))
         began = time.perf_counter()
-        with live_engine(trainer) as engine:
-            environment = self.environment(trainer.processing_class) if self.environment else None
-            search = Search(
-                engine, environment=environment, config=config, terminal_value=self._terminal_value, stop=self._stop
-            )
+        with live_engine(trainer) as (engine, model):
+            policy: Any = engine
+            if trainer.use_vllm and self._logprobs_mode(trainer) == "processed_logprobs":
+                policy = RawLogprobs(engine, completion_logits(model, trainer.accelerator.autocast))
+            search = Search(policy, environment=self._environment(trainer), config=config, **hooks)
             results = list(search.run(questions, concurrency=self.concurrency))
             seconds = time.perf_counter() - began
             busy = engine.stats.busy_s if isinstance(engine, TransformersEngine) else math.nan
-        trees = [shape_tree(result.tree, result.latents, self._verdict, self.shaping) for result in results]
+        trees = [shape_tree(result.tree, result.latents, self._verdict, shaping) for result in results]
         self._check_errors()
+        right = [
+            float(tree.correct[result.node]) if result.node is not None else 0.0
+            for tree, result in zip(trees, results, strict=True)
+        ]
         self.statistics = {
             "rollout_seconds": seconds,
             "engine_idle": max(1 - busy / seconds, 0.0),
             "verifier_errors": float(len(self._errors)),
+            "accuracy": sum(right) / len(right),
         }
         return trees
+
+    def context_tokens(self, tokenizer: Any) -> Callable[[str], int]:
+        """``question -> tokens of the context that its tree starts with``; raises ValueError where it cannot be asked."""
+        environment = self.environment(tokenizer) if self.environment else ChatEnvironment(tokenizer)
+
+        def tokens(question: str) -> int:
+            refuse_lost_messages(question, environment)
+            state, turn = environment.start(question)
+            environment.close(turn)
+            return len(state.token_ids)
+
+        return tokens
+
+    def _environment(self, trainer: Any) -> Environment | None:
+        return self.environment(trainer.processing_class) if self.environment else None
+
+    def _sampling(self, trainer: Any) -> SamplingParams:
+        """The trainer's own, so that what is trained is what is sampled.
+
+        Raises:
+            ValueError: `search` names another sampling.
+        """
+        args = trainer.args
+        own = SamplingParams(
+            max_tokens=args.max_completion_length,
+            temperature=args.temperature,
+            top_p=args.top_p,
+            top_k=args.top_k,
+            repetition_penalty=args.repetition_penalty,
+        )
+        same = self.search.sampling in (own, SearchConfig().sampling)
+        check(same, "search.sampling", f"the trainer's {own}, or none", self.search.sampling)
+        return own
+
+    def _logprobs_mode(self, trainer: Any) -> LogprobsMode:
+        if self._mode is None:
+            self._mode = logprobs_mode(trainer)
+        return self._mode
+
+    def _told(self, trainer: Any) -> list[list[float]]:
+        """What TRL is told that vLLM logged (see `policy_density`)."""
+        if not trainer.vllm_importance_sampling_correction:
+            return [row.logprobs for row in self.rows]
+        with unwrapped_policy(trainer) as model:
+            logits = completion_logits(model, trainer.accelerator.autocast)
+            return comparable_logprobs(self.rows, logits, trainer.temperature)
 
     def _seed(self, trainer: Any) -> int:
         """Follows from the step, so that a resumed run grows the trees that the uninterrupted one would have grown."""
@@ -174,33 +252,47 @@ class TreeRollout:
         return {**self.__dict__, "rows": [], "trees": []}
 
 
-def question_of(prompt: Any) -> str:
-    """The question in a TRL prompt: a string, or the last user message of a conversation."""
-    if isinstance(prompt, str):
-        return prompt
-    for message in reversed(prompt):
-        if message.get("role") == "user" and isinstance(message.get("content"), str):
-            return message["content"]
-    raise ValueError(f"prompt: expected a string or a conversation with a user message, got {prompt!r}")
+def refuse_lost_messages(question: str, environment: Environment) -> None:
+    """Refuse a conversation that the environment would cut down to its last message.
+
+    Raises:
+        ValueError: the environment does not say that it takes conversations.
+    """
+    kept = not isinstance(question, Conversation) or getattr(environment, "takes_conversations", False)
+    check(
+        kept, "prompt", f"a single user message, which is all that {type(environment).__name__} takes (it has no attribute "
+        "takes_conversations)", "a conversation of more",
+    )  # fmt: skip
 
 
-def fill_slots(trees: list[ShapedTree], size: int) -> list[TreeRow]:
-    """One sibling group per tree, in order; trees without one lend their slot to other trees' further groups.
+def fill_slots(trees: list[ShapedTree], size: int, *, lend: bool = True) -> list[TreeRow]:
+    """One sibling group per tree, in order; with `lend`, trees without one lend their slot to others' further groups.
 
     A slot that stays empty holds the tree's first `size` siblings with NaN rewards: they feed the value loss where
     the tree has targets, and nothing where it has none.
     """
-    spare = iter([(tree, group) for tree in trees for group in tree.groups[1:]])
+    spare = iter([(tree, group) for tree in trees for group in tree.groups[1:]] if lend else [])
     rows: list[TreeRow] = []
     for tree in trees:
         chosen = (tree, tree.groups[0]) if tree.groups else next(spare, None)
-        rows += rows_of_group(*chosen) if chosen else placeholder_rows(tree, size)
+        rows += rows_of_group(*chosen)[:size] if chosen else placeholder_rows(tree, size)
     return rows
 
 
 def placeholder_rows(tree: ShapedTree, size: int) -> list[TreeRow]:
-    """`size` sibling rows of `tree` that carry no policy signal."""
-    for parent, children in tree.tree.siblings():
-        if len(children) >= size:
-            return rows_of_group(tree, SiblingGroup(parent, torch.tensor(children[:size])), policy=False)
-    raise ValueError(f"tree: expected at least one expansion of {size} children, got {len(tree.tree)} node(s)")
+    """`size` rows of `tree` that carry no policy signal: siblings, one after the other, as often as it takes.
+
+    A tree that could not be expanded gives its prompt, the last token of it as the completion.
+    """
+    siblings = max(tree.tree.siblings(), key=lambda entry: len(entry[1][:size]), default=None)
+    if siblings is None or not siblings[1]:
+        root = list(tree.tree.tokens[0])
+        alone = TreeRow(
+            root[:-1], root[-1:], [0.0], math.nan, math.nan, [len(root)], [float(tree.value_target[0])], tree.tree.question
+        )  # fmt: skip
+        rows = [alone]
+    else:
+        parent, children = siblings
+        rows = rows_of_group(tree, SiblingGroup(parent, torch.tensor(children[:size])), policy=False)
+    again = [dataclasses.replace(row, value_targets=[math.nan] * len(row.value_targets)) for row in rows]
+    return (rows + again * size)[:size]

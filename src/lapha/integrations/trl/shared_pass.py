@@ -12,6 +12,7 @@ from trl.trainer.utils import maybe_gather_lm_head_ctx, split_tensor_dict
 
 from lapha._checks import check
 from lapha.integrations.shared_prefix import NOTHING, PackedGroups, pack_groups
+from lapha.integrations.tree_packing import PackedTrees
 from lapha.integrations.trl.dense_head import DenseLogProb, suits
 from lapha.integrations.trl.value_loss import squared_errors
 
@@ -31,16 +32,8 @@ class SharedPrefixMixin:
     without a 4-D mask, a sliding window) rows go through TRL's own pass.
     """
 
+    packing: str
     _packed: PackedGroups | None = None
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        check_adapters(self.model)  # type: ignore[attr-defined]
-        for wrapped in (self.model, self.ref_model):  # type: ignore[attr-defined]
-            if wrapped is not None:
-                model = self.accelerator.unwrap_model(wrapped)  # type: ignore[attr-defined]
-                learns_entropy = self._entropy_bonus_enabled  # type: ignore[attr-defined]
-                add_compact_head(causal_lm(model), self.temperature, dense=not learns_entropy)  # type: ignore[attr-defined]
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         output = super()._generate_and_score_completions(inputs)  # type: ignore[misc]
@@ -50,7 +43,7 @@ class SharedPrefixMixin:
     def _prepare_inputs(self, generation_batch: Any) -> dict[str, Any]:
         before = self._buffered_inputs  # type: ignore[has-type]
         inputs = super()._prepare_inputs(generation_batch)  # type: ignore[misc]
-        if not self.model.training or self._buffered_inputs is before:  # type: ignore[attr-defined,has-type]
+        if self.packing != "prompt" or not self.model.training or self._buffered_inputs is before:  # type: ignore[attr-defined,has-type]
             return inputs
         batches = regroup(self._buffered_inputs, self.num_generations)  # type: ignore[attr-defined,has-type]
         self._buffered_inputs = batches
@@ -70,7 +63,7 @@ class SharedPrefixMixin:
         self._packed = None
         plain = not compute_aux_loss and all(value is None for value in other.values())
         unwrapped = self.accelerator.unwrap_model(model)  # type: ignore[attr-defined]
-        plain = plain and not self.args.cast_lm_head_to_fp32  # type: ignore[attr-defined]
+        plain = plain and self.packing == "prompt"
         if not plain or not takes_packed_rows(unwrapped.config):
             return super()._get_per_token_logps_and_entropies(  # type: ignore[misc]
                 model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, compute_aux_loss, **other
@@ -84,12 +77,11 @@ class SharedPrefixMixin:
             )
             dtype = torch.bool if unwrapped.config._attn_implementation == "sdpa" else unwrapped.dtype
             with self.accelerator.autocast():  # type: ignore[attr-defined]
-                logprob, entropy = model(
+                logprob, entropy, *_ = model(
                     input_ids=packed.input_ids,
                     position_ids=packed.position_ids,
                     attention_mask=packed.attention_mask(dtype),
                     next_ids=packed.next_ids,
-                    with_entropy=compute_entropy,
                 )
             keep = mask[:, -logits_to_keep:]
             logps.append(packed.completion_scores(logprob) * keep)
@@ -100,16 +92,14 @@ class SharedPrefixMixin:
 
     def _tree_errors(self, model: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
         self._packed = None  # these contexts go through the decoder as they are
-        return super()._tree_errors(model, inputs)  # type: ignore[misc]
+        return super()._tree_errors(model, inputs)  # type: ignore[misc,no-any-return]
 
-    def _errors(
-        self, model: Any, hidden: torch.Tensor, mask: torch.Tensor, ends: torch.Tensor, targets: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def _errors(self, inputs: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
         if self._packed is None:
-            return super()._errors(model, hidden, mask, ends, targets)  # type: ignore[misc]
-        to_backbone = self.args.value_grad_to_backbone  # type: ignore[attr-defined]
-        scores = self._packed.unpack(model.value_head.logits(hidden if to_backbone else hidden.detach()))
-        return squared_errors(scores, mask, ends, targets)
+            return super()._errors(inputs)  # type: ignore[misc,no-any-return]
+        mask = torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], dim=1)
+        scores = self._packed.unpack(self._tap.take())  # type: ignore[attr-defined]
+        return squared_errors(scores, mask, inputs["value_ends"], inputs["value_targets"])
 
 
 def takes_packed_rows(config: Any) -> bool:
@@ -142,11 +132,6 @@ def per_row(batches: list[dict[str, Any]], name: str) -> bool:
     )
 
 
-def causal_lm(model: Any) -> Any:
-    """The model under adapters, which has the decoder as its ``base_model``; other models as they are."""
-    return model.get_base_model() if is_peft_model(model) else model
-
-
 def check_adapters(model: Any) -> None:
     """Refuse adapters whose effect depends on where in a row a token stands: packing moves it.
 
@@ -159,9 +144,10 @@ def check_adapters(model: Any) -> None:
 
 
 def add_compact_head(model: Any, temperature: float, *, dense: bool = True) -> None:
-    """Let ``model(…, next_ids=…, with_entropy=…)`` return log-probabilities and entropies of the positions that predict.
+    """Let the model return log-probabilities and entropies of the positions that predict, and of no others.
 
-    Both are (G, L), 0 elsewhere; entropies that are not asked for are None.
+    ``model(…, next_ids=…)``, (G, L) ids or −100, gives (G, L), 0 elsewhere; ``model(…, tree=…)``, a `PackedTrees`, gives
+    (P,) in the order of its targets. ``temperature=`` there stands in for the one given here.
 
     The vocabulary is spread over those positions alone, whatever the device: in chunks by TRL's kernel, which gathers a
     head that ZeRO-3 has partitioned, or densely on a CPU (`DenseLogProb`, whose entropies have no gradient) if `dense`.
@@ -173,27 +159,36 @@ def add_compact_head(model: Any, temperature: float, *, dense: bool = True) -> N
     """
     previous = model.forward
 
-    @functools.wraps(previous)  # `generate` looks at the signature
-    def forward(*args: Any, next_ids: torch.Tensor | None = None, with_entropy: bool = False, **kwargs: Any) -> Any:
-        if next_ids is None:
-            return previous(*args, **kwargs)
-        kwargs.pop("labels", None)  # peft hands it on; the decoder knows none
-        scored = next_ids != NOTHING
-        hidden = model.base_model(*args, use_cache=False, **kwargs).last_hidden_state[scored]
-        targets, head = next_ids[scored], model.get_output_embeddings()
-
-        def spread(numbers: torch.Tensor | None) -> torch.Tensor | None:
-            return None if numbers is None else numbers.new_zeros(next_ids.shape).masked_scatter(scored, numbers)
-
+    def scored(hidden: torch.Tensor, targets: torch.Tensor, divisor: float) -> tuple[torch.Tensor, torch.Tensor]:
+        head = model.get_output_embeddings()
         if dense and torch.is_grad_enabled() and suits(hidden, head.weight):
-            logprob, entropy = DenseLogProb.apply(hidden, head.weight, head.bias, targets, temperature)
-            return spread(logprob), spread(entropy)
-        outputs = ("entropy",) if with_entropy else ()
+            logprob, entropy = DenseLogProb.apply(hidden, head.weight, head.bias, targets, divisor)
+            return logprob, entropy
         chunk = _CHUNK_CPU if hidden.device.type == "cpu" else _CHUNK
         with maybe_gather_lm_head_ctx(head.weight, head.bias):
             logprob, entropy, *_ = ChunkedLogProbFunction.apply(
-                hidden, head.weight, head.bias, targets, temperature, chunk, None, 1.0, outputs
+                hidden, head.weight, head.bias, targets, divisor, chunk, None, 1.0, ("entropy",)
             )
-        return spread(logprob), spread(entropy)
+        return logprob, entropy
+
+    @functools.wraps(previous)  # `generate` looks at the signature
+    def forward(
+        *args: Any,
+        next_ids: torch.Tensor | None = None,
+        tree: PackedTrees | None = None,
+        temperature: float = temperature,
+        **kwargs: Any,
+    ) -> Any:
+        if next_ids is None and tree is None:
+            return previous(*args, **kwargs)
+        kwargs.pop("labels", None)  # peft hands it on; the decoder knows none
+        if tree is not None:
+            hidden = model.base_model(*args, use_cache=False, tree=tree, **kwargs).last_hidden_state[0]
+            return scored(hidden[tree.positions], tree.targets, temperature)
+        assert next_ids is not None
+        where = next_ids != NOTHING
+        hidden = model.base_model(*args, use_cache=False, **kwargs).last_hidden_state[where]
+        numbers = scored(hidden, next_ids[where], temperature)
+        return tuple(number.new_zeros(next_ids.shape).masked_scatter(where, number) for number in numbers)
 
     model.forward = forward

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-import numpy as np
-
 from lapha.integrations.shaped import ShapedTree, TreeRow
+from lapha.search import ANSWER_RULES, normalize_answer
 
 
 def mean(values: Iterable[float]) -> float:
@@ -21,13 +20,10 @@ def leaf_accuracy(shaped: ShapedTree) -> float:
     return 0.0 if math.isnan(shaped.leaf_accuracy) else shaped.leaf_accuracy
 
 
-def top_value_correct(shaped: ShapedTree) -> float:
-    """1 if the answered leaf with the highest v̂ is correct, 0 if it is not or no leaf answers."""
-    answered = shaped.tree.answered()
-    if not len(answered):
-        return 0.0
-    best = answered[int(np.nan_to_num(shaped.tree.value[answered], nan=-1.0).argmax())]
-    return float(shaped.correct[int(best)])
+def chosen_correct(shaped: ShapedTree, rule: str) -> float:
+    """1 if the answer that a rule chooses is correct, 0 if it is not or if no leaf answers."""
+    choice = ANSWER_RULES[rule](shaped.tree, None, normalize_answer)
+    return float(shaped.correct[choice.node]) if choice else 0.0
 
 
 def rollout_statistics(trees: list[ShapedTree], rows: list[TreeRow]) -> dict[str, float]:
@@ -36,7 +32,8 @@ def rollout_statistics(trees: list[ShapedTree], rows: list[TreeRow]) -> dict[str
     rewards = [row.reward for row in rows]
     return {
         "leaf_accuracy": mean(leaf_accuracy(tree) for tree in trees),
-        "pass_at_1": mean(top_value_correct(tree) for tree in trees),
+        "pass_at_1": mean(chosen_correct(tree, "value") for tree in trees),
+        "majority_accuracy": mean(chosen_correct(tree, "majority") for tree in trees),
         "solved_trees": mean(float(tree.has_goal) for tree in trees),
         "potential_mean": mean(float(v.mean()) for v in values),
         "potential_std": mean(float(v.std(unbiased=False)) for v in values),

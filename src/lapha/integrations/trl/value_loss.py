@@ -3,30 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import nn
 
 from lapha.integrations.shaped import ShapedTree, TreeRow
 from lapha.latent import ValueHead
-
-
-@contextmanager
-def captured_hidden_states(decoder: nn.Module) -> Iterator[list[torch.Tensor]]:
-    """Collect the decoder's last hidden states (B, L, H) of every forward pass inside the block."""
-    captured: list[torch.Tensor] = []
-
-    def keep(module: nn.Module, args: Any, output: Any) -> None:
-        captured.append(output.last_hidden_state if hasattr(output, "last_hidden_state") else output[0])
-
-    handle = decoder.register_forward_hook(keep)
-    try:
-        yield captured
-    finally:
-        handle.remove()
 
 
 def value_columns(rows: list[TreeRow], device: torch.device) -> dict[str, torch.Tensor]:
