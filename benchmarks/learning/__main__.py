@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 
 
@@ -13,6 +14,7 @@ def main() -> None:
     run = commands.add_parser("run", help="run what is missing of a study: policies, tuning, final seeds")
     run.add_argument("study")
     run.add_argument("--workers", type=int, default=1, help="processes at a time")
+    run.add_argument("--seeds", type=int, help="final seeds 0 to N − 1 instead of the study's")
     report = commands.add_parser("report", help="print a study's table; draw its figures")
     report.add_argument("study")
     report.add_argument("--figures", type=Path, help="folder for the figures")
@@ -32,7 +34,10 @@ def _run(arguments: argparse.Namespace) -> None:
     from benchmarks.learning.runner import run_study
     from benchmarks.learning.studies import STUDIES
 
-    run_study(STUDIES[arguments.study], workers=arguments.workers)
+    study = STUDIES[arguments.study]
+    if arguments.seeds is not None:
+        study = replace(study, final_seeds=range(arguments.seeds))
+    run_study(study, workers=arguments.workers)
 
 
 def _report(arguments: argparse.Namespace) -> None:

@@ -116,6 +116,7 @@ def build_policy(name: str, family_name: str, tuning: Tuning | None = None) -> d
             imitate(model, optimizer, tokenizer.pad_token_id, rows)
             step += 1
         history.append(measured(step))
+        print(f"{name} on {family_name}: step {step}, {history[-1]:.1%} of sampled episodes right", flush=True)
     folder.mkdir(parents=True, exist_ok=True)
     torch.save(model.state_dict(), folder / "model.pt")
     torch.save(head.state_dict(), folder / "head.pt")

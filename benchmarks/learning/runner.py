@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.learning.analysis import choose_rates
-from benchmarks.learning.studies import Study
+from benchmarks.learning.studies import Study, extended
 from benchmarks.learning.training import Cell
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
 WORK = Path("runs/learning")
+EXTENSIONS = 2  # how often the grid of learning rates may grow
 Launch = Callable[[Cell, Path], "subprocess.Popen[bytes]"]
 
 
@@ -76,9 +77,14 @@ def run_study(
     """
     path = result_file(study.name) if path is None else path
     (prepare or build_policies)(study)
-    run_cells(list(study.tuning()), path, workers=workers, work=work, launch=launch or launch_cell, say=say)
-    tuned = [row for row in read_rows(path) if row["phase"] == "tune"]
-    chosen = choose_rates(tuned)
+    for extension in range(EXTENSIONS + 1):
+        run_cells(list(study.tuning()), path, workers=workers, work=work, launch=launch or launch_cell, say=say)
+        chosen = choose_rates([row for row in read_rows(path) if row["phase"] == "tune"])
+        wider = extended(study, chosen)
+        if wider is study or extension == EXTENSIONS:
+            break
+        say(f"a best rate lies at an end of the grid: {', '.join(f'{rate:g}' for rate in wider.learning_rates)}")
+        study = wider
     say("learning rates: " + ", ".join(f"{'/'.join(place)} {rate:g}" for place, rate in chosen.items()))
     run_cells(list(study.final(chosen)), path, workers=workers, work=work, launch=launch or launch_cell, say=say)
     return read_rows(path)

@@ -57,7 +57,19 @@ class Study:
         return replace(Cell(self.name, phase, family, policy, arm, rate, seed), **self.cell)
 
 
+LADDER = (1e-6, 3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 RATES = (1e-4, 3e-4, 1e-3, 3e-3)
+
+
+def extended(study: Study, chosen: dict[tuple[str, str, str], float]) -> Study:
+    """The study with one more rate for all arms at each end of its grid that some arm chose; itself if none did."""
+    rates = sorted(study.learning_rates)
+    best = set(chosen.values())
+    lower = [rate for rate in LADDER if rate < rates[0]][-1:] if rates[0] in best else []
+    higher = [rate for rate in LADDER if rate > rates[-1]][:1] if rates[-1] in best else []
+    return replace(study, learning_rates=(*lower, *rates, *higher)) if lower or higher else study
+
+
 CORE = (
     "grpo", "tree-verdict", "tree-success", "tree-grpo", "dv-hyperbolic", "dv-euclidean", "dv-paper", "dv-mixture",
     "dv-auto", "dv-random",

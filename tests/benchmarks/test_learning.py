@@ -13,7 +13,7 @@ import torch
 from benchmarks.learning import analysis, policies, runner
 from benchmarks.learning.arms import ARMS, GradedTree, advantages
 from benchmarks.learning.growing import environment_for, grow, merge_chains
-from benchmarks.learning.studies import STUDIES, Study
+from benchmarks.learning.studies import STUDIES, Study, extended
 from benchmarks.learning.tasks import FAMILIES, Jugs
 from benchmarks.learning.training import Cell, losses, rows_of, run_cell, update
 from lapha.engines import TransformersEngine
@@ -128,6 +128,7 @@ def test_figures_are_drawn(tmp_path):
 
 
 STUDY = Study("s", [("walk-easy", "tiny")], ["grpo", "dv-hyperbolic"], [1e-4, 1e-3], [7], [1, 2])
+RATES_RUN = 4  # the two of the study, and two above them: the fake cells are the better the larger the rate
 
 
 def fake_launch(started, fail=()):
@@ -158,17 +159,25 @@ def run(path, work, started, fail=()):
 def test_a_study_resumes_where_it_was_cut(tmp_path):
     path, started = tmp_path / "r.jsonl", []
     rows = run(path, tmp_path / "work", started)
-    assert len(rows) == len(started) == 4 + 4
+    assert len(rows) == len(started) == 2 * RATES_RUN + 4
     finals = [row for row in rows if row["phase"] == "final"]
-    assert {row["learning_rate"] for row in finals} == {1e-3}
+    assert {row["learning_rate"] for row in finals} == {1e-2}
     assert {(row["arm"], row["seed"]) for row in finals} == {(a, s) for a in STUDY.arms for s in (1, 2)}
     again: list[str] = []
     assert run(path, tmp_path / "work", again) == rows
     assert again == []
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join(lines[:-1]) + lines[-1][:40])  # killed while the last line was written
-    assert len(run(path, tmp_path / "work", again)) == 8
+    assert len(run(path, tmp_path / "work", again)) == 12
     assert len(again) == 1
+
+
+def test_the_grid_grows_where_a_best_rate_lies_at_its_end():
+    inside = {("f", "p", "a"): 3e-4, ("f", "p", "b"): 3e-4}
+    study = Study("s", [("walk-easy", "tiny")], ["grpo"], [1e-4, 3e-4, 1e-3], [7], [1])
+    assert extended(study, inside) is study
+    assert extended(study, inside | {("f", "p", "c"): 1e-4}).learning_rates == (3e-5, 1e-4, 3e-4, 1e-3)
+    assert extended(study, inside | {("f", "p", "c"): 1e-3}).learning_rates == (1e-4, 3e-4, 1e-3, 3e-3)
 
 
 def test_failed_cells_are_named_and_run_again(tmp_path):
@@ -177,7 +186,7 @@ def test_failed_cells_are_named_and_run_again(tmp_path):
     with pytest.raises(RuntimeError, match=f"1 cells failed: {bad} .status 3, log"):
         run(path, tmp_path / "work", started, fail={bad})
     assert len(started) == 4  # the others of the phase were run
-    assert len(run(path, tmp_path / "work", started)) == 8
+    assert len(run(path, tmp_path / "work", started)) == 12
     assert started.count(bad) == 2
 
 

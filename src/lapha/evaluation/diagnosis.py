@@ -249,7 +249,8 @@ def _pairs(families: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 def _bent(hyperbolic: np.ndarray, flat: np.ndarray, families: list[np.ndarray]) -> np.ndarray:
     """1 for every pair of siblings that the two potentials order differently, else 0."""
     first, second = _pairs(families)
-    return (np.sign(hyperbolic[first] - hyperbolic[second]) != np.sign(flat[first] - flat[second])).astype(np.float64)
+    turned: np.ndarray = np.sign(hyperbolic[first] - hyperbolic[second]) != np.sign(flat[first] - flat[second])
+    return turned.astype(np.float64)
 
 
 def _stretch(result: SearchResult, families: list[np.ndarray], distance: np.ndarray) -> np.ndarray:
@@ -257,13 +258,15 @@ def _stretch(result: SearchResult, families: list[np.ndarray], distance: np.ndar
     tangent = result.latents.to_tangent().double().numpy()
     flat = 2 * np.linalg.norm(tangent[first] - tangent[second], axis=1)
     apart = flat > 0
-    return distance[first, second][apart] / flat[apart]
+    ratio: np.ndarray = distance[first, second][apart] / flat[apart]
+    return ratio
 
 
 def _closeness(from_root: np.ndarray, families: list[np.ndarray], distance: np.ndarray) -> np.ndarray:
     first, second = _pairs(families)
     around = from_root[first] + from_root[second]
-    return distance[first, second] / np.where(around > 0, around, 1.0)
+    ratio: np.ndarray = distance[first, second] / np.where(around > 0, around, 1.0)
+    return ratio
 
 
 def _values_elsewhere(
