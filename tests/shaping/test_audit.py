@@ -166,3 +166,17 @@ def test_batches_of_searched_trees_are_audited_together():
     assert float(alone.value[0]) > 0  # one tree is not enough to trust the geometry: success rates, not 0 at the prompt
     with pytest.raises(ValueError, match=r"latents: expected one a tree \(60\), got 1"):
         shape_trees(trees, latents[:1], verifier, ShapingConfig())
+
+
+def test_trees_that_contradict_themselves_are_named():
+    good = family(0, informed=True)
+    with pytest.raises(ValueError, match="correct, unknown: expected terminal nodes only"):
+        audit_potential([TreeStates(good.points, good.parent, good.terminal, ~good.terminal, good.unknown)])
+    with pytest.raises(ValueError, match=r"terminal: expected shape \(29,\), got shape \(3,\)"):
+        TreeStates(good.points, good.parent, good.terminal[:3], good.correct, good.unknown)
+    with pytest.raises(ValueError, match=r"parent: expected an int64 tensor, got torch\.int32"):
+        TreeStates(good.points, good.parent.int(), good.terminal, good.correct, good.unknown)
+    parent = good.parent.clone()
+    parent[1] = 5
+    with pytest.raises(ValueError, match=r"got parent\[1\] = 5"):
+        audit_potential([TreeStates(good.points, parent, good.terminal, good.correct, good.unknown)])

@@ -15,10 +15,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from lapha._checks import check
-from lapha.shaping._potential import mean_below
+from lapha._checks import check, check_parent
+from lapha.shaping._potential import check_leaves, check_points, mean_below
 from lapha.shaping.config import ShapingConfig, potential_of
 from lapha.shaping.potentials import TreeStates, success_rate
+from lapha.shaping.segments import families
 
 MIN_PAIRS = 30
 CONFIDENCE = 1.645  # one-sided 95 %
@@ -62,10 +63,14 @@ def audit_potential(trees: Sequence[TreeStates], config: ShapingConfig | None = 
         seed: decides which leaves are left out.
 
     Raises:
-        ValueError: no tree.
+        ValueError: no tree, or one that contradicts itself.
     """
     check(len(trees) > 0, "trees", "at least one", "none")
     config = ShapingConfig() if config is None else config
+    for tree in trees:
+        check_points(tree.points, "points")
+        check_parent(tree.parent, len(tree.points))
+        check_leaves(tree.correct | tree.unknown, tree.terminal, "correct, unknown")
     return summarize(pair_scores(tree, config, seed + number) for number, tree in enumerate(trees))
 
 
@@ -108,10 +113,9 @@ def pair_scores(tree: TreeStates, config: ShapingConfig, seed: int) -> tuple[Ten
 
 def _open_pairs(parent: Tensor, terminal: Tensor) -> tuple[Tensor, Tensor]:
     """All pairs of siblings that did not end, as two arrays of nodes."""
-    nodes = ((parent >= 0) & ~terminal).nonzero()[:, 0]
-    same = torch.triu(parent[nodes][:, None] == parent[nodes][None], 1)
-    first, second = same.nonzero(as_tuple=True)
-    return nodes[first], nodes[second]
+    pairs = [torch.combinations(family, 2) for family in families(torch.where(terminal, -1, parent))]
+    both = torch.cat(pairs) if pairs else torch.empty(0, 2, dtype=torch.int64)
+    return both[:, 0], both[:, 1]
 
 
 class Auditor:

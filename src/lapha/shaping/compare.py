@@ -12,7 +12,7 @@ from torch import Tensor
 from lapha._checks import check, check_choice
 from lapha.shaping import credit
 from lapha.shaping.rollouts import Rollouts
-from lapha.shaping.segments import node_depth
+from lapha.shaping.segments import families, node_depth
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def compare_credit(
 def sibling_order(values: Tensor, truth: Tensor, parent: Tensor) -> tuple[float, int]:
     """(share of sibling pairs with different truths that values order alike, number of pairs). NaN values are ties."""
     right, pairs = 0.0, 0
-    for siblings in _families(parent):
+    for siblings in families(parent):
         known = siblings[~truth[siblings].isnan()]
         wanted = torch.sign(truth[known][:, None] - truth[known][None])
         got = torch.sign(values[known][:, None] - values[known][None]).nan_to_num(0.0)
@@ -99,15 +99,6 @@ def sibling_order(values: Tensor, truth: Tensor, parent: Tensor) -> tuple[float,
         pairs += int(chosen.sum())
         right += float((0.5 + 0.5 * wanted * got)[chosen].sum())
     return (right / pairs if pairs else math.nan), pairs
-
-
-def _families(parent: Tensor) -> list[Tensor]:
-    """The children of each state that has at least two."""
-    children = (parent >= 0).nonzero()[:, 0]
-    owner = parent[children].to(torch.int64)
-    order = owner.argsort(stable=True)
-    sizes = torch.unique_consecutive(owner[order], return_counts=True)[1].tolist() if len(order) else []
-    return [family for family in torch.split(children[order], sizes) if len(family) > 1] if sizes else []
 
 
 def _report(advantage: Tensor, rollouts: Rollouts, truth: Tensor) -> RuleReport:

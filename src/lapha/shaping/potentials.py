@@ -27,7 +27,7 @@ from lapha import kernels
 from lapha._checks import check, check_float_tensor
 from lapha.geometry import PolarPoints, dist0
 from lapha.geometry.potential import potential_ratio
-from lapha.shaping._potential import mean_below, potential_core
+from lapha.shaping._potential import check_mask, mean_below, potential_core
 from lapha.shaping.segments import node_depth, subtree_sum
 
 EPS = 1e-8
@@ -45,6 +45,9 @@ class TreeStates:
         terminal, correct, unknown: (N,) bool: states that ended, those verified correct, and those that ended and
             could not be graded.
         more_goals: (G,) latents of correct states outside the tree, or None.
+
+    Raises:
+        ValueError: wrong types or shapes. What needs a look at the numbers is checked by `shape` and `audit_potential`.
     """
 
     points: PolarPoints
@@ -53,6 +56,15 @@ class TreeStates:
     correct: Tensor
     unknown: Tensor
     more_goals: PolarPoints | None = None
+
+    def __post_init__(self) -> None:
+        check(isinstance(self.points, PolarPoints), "points", "PolarPoints", type(self.points).__name__)
+        size = len(self.points)
+        good = isinstance(self.parent, Tensor) and self.parent.dtype == torch.int64
+        check(good, "parent", "an int64 tensor", getattr(self.parent, "dtype", type(self.parent).__name__))
+        check(tuple(self.parent.shape) == (size,), "parent", f"shape ({size},)", tuple(self.parent.shape))
+        for name in ("terminal", "correct", "unknown"):
+            check_mask(getattr(self, name), name, size)
 
     @property
     def failed(self) -> Tensor:

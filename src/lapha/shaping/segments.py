@@ -56,3 +56,14 @@ def subtree_sum(values: Tensor, parent: Tensor) -> Tensor:
         nodes = (depth == level).nonzero()[:, 0]
         total.index_add_(0, parent[nodes].to(torch.int64), total[nodes])
     return total
+
+
+def families(parent: Tensor) -> list[Tensor]:
+    """The children of each state that has at least two, as arrays of nodes; −1 marks states that are nobody's child."""
+    children = (parent >= 0).nonzero()[:, 0]
+    owner = parent[children].to(torch.int64)
+    order = owner.argsort(stable=True)
+    if not len(order):
+        return []
+    sizes = torch.unique_consecutive(owner[order], return_counts=True)[1].tolist()
+    return [family for family in torch.split(children[order], sizes) if len(family) > 1]
