@@ -80,13 +80,15 @@ def test_first_of_equals() -> None:
 
 
 def test_blocks_meet(monkeypatch: pytest.MonkeyPatch) -> None:
-    from lapha.kernels import nearest_torch
+    from lapha.kernels import knn_torch, nearest_torch
 
-    monkeypatch.setattr(nearest_torch, "_ROWS", 16)
-    monkeypatch.setattr(nearest_torch, "_COLUMNS", 24)
-    monkeypatch.setattr(nearest_torch, "_TILE_ELEMENTS", 100)
-    X, Y = family(50, 32, 0.8, 1.0, seed=1), family(61, 32, 0.8, 1.0, seed=2)
-    check_nearest(X, Y)
+    for module in (knn_torch, nearest_torch):
+        monkeypatch.setattr(module, "_ROWS", 16)
+        monkeypatch.setattr(module, "_COLUMNS", 24)
+    monkeypatch.setattr(nearest_torch, "_SMALL", 0)
+    for radius in (1.0, 50.0):
+        X, Y = family(50, 32, 0.8, radius, seed=1), family(61, 32, 0.8, radius, seed=2)
+        check_nearest(X, Y)
     test_knn_is_sorted_and_complete(7)
 
 

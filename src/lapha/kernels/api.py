@@ -70,7 +70,9 @@ def nearest(
     _check_latents(X, Y, backend, precision, validate)
     check(len(Y) >= 1, "Y", "at least one latent", "none")
     arguments = _detached(X, Y)
-    distance, index = ops.nearest_op(*arguments, X.curvature, backend, precision)
+    with torch.no_grad():
+        run = ops.run_nearest if ops.is_plain(*arguments) else ops.nearest_op
+        distance, index = run(*arguments, X.curvature, backend, precision)
     if _needs_grad(X, Y):
         distance = _differentiable(X, Y, index)
     return distance, index

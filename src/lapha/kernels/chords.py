@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 
 from lapha.geometry.numerics import accumulate_dtype
 from lapha.kernels.precision import Precision
 
-# A float64 product is trusted where ‖u − t‖² exceeds this multiple of the centred squares: its error there is < 1e-6.
-_DOUBLE_TRUST = 1e-9
-# Flagged pairs are recomputed by one float64 product when they fill at least this part of their rows and columns.
-_DENSE_PART = 1 / 32
-_FEW_PAIRS = 64
-_COLUMNS_PER_PRODUCT = 512
+# Chords coordinate by coordinate: this many at a time.
+_NUMBERS_PER_TILE = 1 << 17
 # Differences of this many numbers at a time: they stay in the L2 cache.
 _NUMBERS_PER_BATCH = 1 << 18
+
+
+class HasRows(Protocol):
+    """Anything with directions (N, D) as stored."""
+
+    @property
+    def stored(self) -> torch.Tensor: ...
 
 
 class Directions(NamedTuple):
@@ -53,6 +56,13 @@ def make_ready(directions: torch.Tensor, centre: torch.Tensor, precision: Precis
     return Directions(stored, length, centred, torch.linalg.vector_norm(centred, dim=1, keepdim=True).square_())
 
 
+def unit_rows(directions: torch.Tensor) -> Directions:
+    """In float64: `centred` are unit vectors, about no centre; `length` is what was divided out."""
+    wide = directions.double()
+    length = torch.linalg.vector_norm(wide, dim=1)
+    return Directions(wide, length, wide / length[:, None], length[:, None])
+
+
 def refine_limit(directions: Directions, threshold: float) -> torch.Tensor:
     """(N,) such that a pair must be refined where its ‖u − t‖² is at most the sum of both limits.
 
@@ -64,79 +74,57 @@ def refine_limit(directions: Directions, threshold: float) -> torch.Tensor:
     return 0.5 * threshold * directions.square[:, 0] + 2e6 * off.square()
 
 
+def select(directions: Directions, part: slice | torch.Tensor) -> Directions:
+    """Some of the rows."""
+    return Directions(*(field[part] for field in directions))
+
+
 def chord_product_(out: torch.Tensor, x: Directions, y: Directions) -> torch.Tensor:
     """Write ‖A‖² + ‖B‖² − 2 A·B into `out` (N, M). Where it cancels it may be wrong, and slightly negative."""
     torch.add(x.square, y.square.T, out=out)
     return out.addmm_(x.centred, y.centred.T, alpha=-2)
 
 
-def flagged_pairs(
-    chord: torch.Tensor, scratch: torch.Tensor, x_limit: torch.Tensor, y_limit: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """Rows and columns where `chord` <= x_limit (N, 1) + y_limit (1, M); None where there are none."""
-    torch.sub(chord, x_limit, out=scratch).sub_(y_limit)
-    # look at the rows that hold one only: comparing and listing cost more than everything else here
-    rows = (scratch.amin(1) <= 0).nonzero()[:, 0]
-    if rows.numel() == 0:
-        return None
-    found = (scratch.index_select(0, rows) <= 0).nonzero()
-    return rows[found[:, 0]], found[:, 1]
+def chord_by_coordinates_(out: torch.Tensor, x: HasRows, y: HasRows) -> torch.Tensor:
+    """Write ‖u − t‖² of directions as stored into `out` (N, M), coordinate by coordinate, less what their lengths differ by.
 
-
-def refined_chords(x: Directions, y: Directions, i: torch.Tensor, j: torch.Tensor) -> torch.Tensor:
-    """‖u/‖u‖ − t/‖t‖‖² of listed pairs with an error relative to itself; 0 exactly for equal directions.
-
-    Args:
-        x, y: the two sets.
-        i, j: (K,) row and column of each pair.
-    Returns: (K,) float64 (float32 on devices that have no float64).
+    Its error is relative to itself: nothing cancels.
     """
-    rows, row_of = torch.unique(i, return_inverse=True)
-    columns, column_of = torch.unique(j, return_inverse=True)
-    wide = accumulate_dtype(x.stored)
-    dense = i.numel() >= max(_FEW_PAIRS, _DENSE_PART * rows.numel() * columns.numel())
-    if wide != torch.float64 or not dense:
-        return _by_differences(x, y, i, j)
-    chord = torch.empty(i.numel(), dtype=wide, device=i.device)
-    doubtful = torch.zeros(i.numel(), dtype=torch.bool, device=i.device)
-    # centred on a member, not on the mean: a set of equal directions then becomes zeros, and needs no second look
-    origin = y.stored[columns[0]].to(wide)
-    a, a_square, a_length = _wide_rows(x.stored, rows, origin)
-    for first in range(0, columns.numel(), _COLUMNS_PER_PRODUCT):
-        b, b_square, b_length = _wide_rows(y.stored, columns[first : first + _COLUMNS_PER_PRODUCT], origin)
-        squares = a_square[:, None] + b_square
-        product = torch.addmm(squares, a, b.T, alpha=-2)
-        mine = ((column_of >= first) & (column_of < first + b.shape[0])).nonzero()[:, 0]
-        where = row_of[mine], column_of[mine] - first
-        doubtful[mine] = product[where] < _DOUBLE_TRUST * squares[where]
-        product.sub_((a_length[:, None] - b_length).square_()).div_(a_length[:, None] * b_length)
-        chord[mine] = product[where].clamp_min_(0)
-    again = doubtful.nonzero()[:, 0]
-    chord[again] = _by_differences(x, y, i[again], j[again])
-    return chord
+    step = max(1, _NUMBERS_PER_TILE // max(1, out.shape[1]))
+    difference = torch.empty(min(step, out.shape[0]), out.shape[1], dtype=out.dtype, device=out.device)
+    wide = accumulate_dtype(out)
+    off_x, off_y = ((torch.linalg.vector_norm(z.stored.to(wide), dim=1) - 1).to(out.dtype) for z in (x, y))
+    columns = y.stored.T.contiguous()
+    for first in range(0, out.shape[0], step):
+        tile, rows = out[first : first + step], x.stored[first : first + step]
+        spare = difference[: tile.shape[0]]
+        for d in range(x.stored.shape[1]):
+            torch.sub(rows[:, d, None], columns[d], out=spare)
+            if d == 0:
+                torch.mul(spare, spare, out=tile)
+            else:
+                tile.addcmul_(spare, spare)
+        torch.sub(off_x[first : first + step, None], off_y, out=spare)
+        tile.addcmul_(spare, spare, value=-1).clamp_min_(0)
+    return out
 
 
-def _wide_rows(
-    stored: torch.Tensor, index: torch.Tensor, origin: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Rows less `origin`, their squares, and the lengths before, in the dtype of `origin`."""
-    rows = stored.index_select(0, index).to(origin.dtype)
-    length = torch.linalg.vector_norm(rows, dim=1)
-    rows -= origin
-    return rows, rows.square().sum(1), length
+def differences(
+    x: torch.Tensor, y: torch.Tensor, x_length: torch.Tensor, y_length: torch.Tensor, i: torch.Tensor, j: torch.Tensor
+) -> torch.Tensor:
+    """‖u/‖u‖ − t/‖t‖‖² of listed rows of x (N, D) and y (M, D), by sums of squared differences.
 
-
-def _by_differences(x: Directions, y: Directions, i: torch.Tensor, j: torch.Tensor) -> torch.Tensor:
-    """Sums of squared differences of listed pairs, a batch at a time: bounded memory however many pairs there are."""
-    chord = torch.empty(i.numel(), dtype=accumulate_dtype(x.stored), device=i.device)
-    batch = max(1, _NUMBERS_PER_BATCH // max(1, x.stored.shape[1]))
+    A batch at a time: bounded memory however many pairs there are. In the widest dtype there is.
+    """
+    chord = torch.empty(i.numel(), dtype=accumulate_dtype(x), device=i.device)
+    batch = max(1, _NUMBERS_PER_BATCH // max(1, x.shape[1]))
     for first in range(0, i.numel(), batch):
         part = slice(first, first + batch)
-        u, t = x.stored.index_select(0, i[part]), y.stored.index_select(0, j[part])
-        lengths = x.length[i[part]], y.length[j[part]]
+        u, t = x.index_select(0, i[part]), y.index_select(0, j[part])
+        lengths = x_length[i[part]], y_length[j[part]]
         difference = u - t
-        square = torch.linalg.vecdot(difference, difference)
+        square = torch.linalg.vector_norm(difference, dim=1).square_()
         # ‖u‖ − ‖t‖ = (u − t)·(u + t)/(‖u‖ + ‖t‖): what the lengths differ by is no angle
         radial = torch.linalg.vecdot(difference, u.add_(t)) / (lengths[0] + lengths[1])
-        chord[part] = (square - radial.square()).clamp_min_(0) / (lengths[0] * lengths[1])
+        chord[part] = (square - radial.square_()).clamp_min_(0) / (lengths[0] * lengths[1])
     return chord

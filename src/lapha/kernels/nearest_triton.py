@@ -25,10 +25,9 @@ from lapha.kernels.device_triton import (
     tile_product,
     tile_rows,
 )
-from lapha.kernels.nearest_torch import distance_of_winner
 from lapha.kernels.precision import Precision, refine_threshold
 from lapha.kernels.prepare_triton import NO_COLUMN, NO_ROW, Prepared, prepare, sample_centre
-from lapha.kernels.radial import radial_terms
+from lapha.kernels.radial import distance_of_winner, radial_terms
 from lapha.kernels.refine_triton import nearest_refine_kernel, refine_blocks
 from lapha.kernels.tuning import TileConfig, tile_config
 from lapha.kernels.valid import Latents

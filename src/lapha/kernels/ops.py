@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lapha.kernels.nearest_torch import knn_forward, nearest_forward
+from lapha.kernels.knn_torch import knn_forward
+from lapha.kernels.nearest_torch import nearest_forward
 from lapha.kernels.pairwise_backward import pairwise_backward
 from lapha.kernels.pairwise_torch import pairwise_forward
 from lapha.kernels.pooling_torch import (
@@ -77,19 +78,36 @@ def _pairwise_grad(ctx: Any, grad: Tensor) -> tuple:
 pairwise_dist_op.register_autograd(_pairwise_grad, setup_context=_pairwise_context)
 
 
+def run_nearest(
+    u: Tensor, a: Tensor, t: Tensor, b: Tensor, curvature: float, backend: str, precision: str
+) -> tuple[Tensor, Tensor]:
+    """What `nearest_op` does; called as it is where nothing traces, which saves the dispatcher's part of a small call."""
+    choice = choose("nearest", u.device, computing_dtype(u, t, a, b), backend, precision)
+    latents = Latents(u, a, t, b, curvature)
+    if choice.backend == "torch":
+        return nearest_forward(latents, get_precision(precision))
+    from lapha.kernels import nearest_triton
+
+    with on_device(u.device):
+        return nearest_triton.nearest_forward(latents, get_precision(precision))
+
+
+def is_plain(*tensors: Tensor) -> bool:
+    """Whether operators can be bypassed: no compilation, no transform, no mode or subclass that wants to see them."""
+    if torch.compiler.is_compiling() or torch.utils._python_dispatch._len_torch_dispatch_stack():
+        return False
+    return all(
+        type(z) in (Tensor, torch.nn.Parameter) and not torch._C._functorch.is_functorch_wrapped_tensor(z)
+        for z in tensors
+    )
+
+
 @torch.library.custom_op("lapha::nearest", mutates_args=())
 def nearest_op(
     u: Tensor, a: Tensor, t: Tensor, b: Tensor, curvature: float, backend: str, precision: str
 ) -> tuple[Tensor, Tensor]:
     """Distance (N,) and index (N,) of the latent of (t, b) nearest to each of (u, a)."""
-    choice = choose("nearest", u.device, computing_dtype(u, t, a, b), backend, precision)
-    latents = Latents(u, a, t, b, curvature)
-    if choice.backend == "triton":
-        from lapha.kernels.nearest_triton import nearest_forward as forward
-    else:
-        forward = nearest_forward
-    with on_device(u.device):
-        return forward(latents, get_precision(precision))
+    return run_nearest(u, a, t, b, curvature, backend, precision)
 
 
 @nearest_op.register_fake

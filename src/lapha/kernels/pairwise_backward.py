@@ -7,7 +7,6 @@ import math
 import torch
 
 from lapha.geometry.numerics import accumulate_dtype, distance_partials
-from lapha.kernels.chords import refined_chords
 from lapha.kernels.pairwise_torch import (
     COLUMNS,
     TILE_ELEMENTS,
@@ -18,6 +17,7 @@ from lapha.kernels.pairwise_torch import (
     tiles,
 )
 from lapha.kernels.precision import PRECISIONS, full_float32
+from lapha.kernels.refine_torch import Groups, refine_
 from lapha.kernels.valid import Latents, keep_points
 
 
@@ -67,10 +67,11 @@ def _backward(
     scratch = scratch_for(latents, COLUMNS, TILE_ELEMENTS)
     with full_float32(u.device):
         for rows, columns, block in chord_blocks(latents, PRECISIONS["ieee"], (block_rows(latents), COLUMNS)):
-            for part, tile, spare in tiles(block, scratch):
+            groups = _refined(block, scratch)
+            for part, tile, _ in tiles(block, scratch):
                 here = slice(rows.start + part.start, rows.start + part.stop)
-                chord, cancels = _unit_chords(tile, spare)
-                by_a, by_b, by_chord = distance_partials(
+                chord = tile.chord.div_(tile.x.length[:, None]).div_(tile.y.length[None, :]).clamp_(0, 4).sqrt_()
+                partials = distance_partials(
                     tile.x_terms.radius[:, None],
                     tile.y_terms.radius[None, :],
                     chord,
@@ -78,33 +79,60 @@ def _backward(
                     curvature,
                 )
                 upstream = grad[here, columns].to(dtype)
-                grad_a[here] += (upstream * by_a).sum(1)
-                grad_b[columns] += (upstream * by_b).sum(0)
-                weight = torch.where(chord > 0, upstream * by_chord / chord, 0)
-                _add_pulls(grad_u[here], grad_t[columns], weight, tile, cancels)
+                grad_a[here] += (upstream * partials[0]).sum(1)
+                grad_b[columns] += (upstream * partials[1]).sum(0)
+                # in the place of the chords, which are no longer needed
+                tile.chord.copy_(torch.where(chord > 0, upstream * partials[2] / chord, 0))
+            _add_pulls(grad_u[rows], grad_t[columns], block, groups)
     return _tangential(grad_u, u), grad_a.to(a.dtype), _tangential(grad_t, t), grad_b.to(b.dtype)
 
 
-def _unit_chords(tile: Block, spare: torch.Tensor) -> tuple[torch.Tensor, bool]:
-    """Chord lengths of unit directions, and whether differences u − t of close pairs cancel in a product."""
-    _, flagged = tile.flagged(spare)
-    chord = tile.chord.div_(tile.x.length[:, None]).div_(tile.y.length[None, :]).clamp_(0, 4)
-    if flagged is None:
-        return chord.sqrt_(), False
-    refined = refined_chords(tile.x, tile.y, *flagged)
-    chord[flagged] = refined.to(chord.dtype)
-    # a pair of equal directions pulls nowhere, so a matrix of a set with itself is no reason to go slowly
-    return chord.sqrt_(), bool((refined > 0).any())
+def _refined(block: Block, scratch: torch.Tensor) -> tuple[torch.Tensor, Groups] | None:
+    """Refine a block's chords; which pairs are near, and their groups, or None without any."""
+    near = None
+    for rows, tile, spare in tiles(block, scratch):
+        if float(tile.chord.amin()) <= block.limit:
+            if near is None:
+                near = torch.zeros(block.chord.shape, dtype=torch.bool, device=block.chord.device)
+            near[rows] = tile.near(spare)
+    if near is None:
+        return None
+    groups = Groups(near)
+    refine_(block.chord, block.x, block.y, groups)
+    return near, groups
 
 
-def _add_pulls(grad_u: torch.Tensor, grad_t: torch.Tensor, weight: torch.Tensor, tile: Block, cancels: bool) -> None:
-    """Add Σ_j w_ij (u_i − t_j) to `grad_u` and Σ_i w_ij (t_j − u_i) to `grad_t`."""
-    a, b = tile.x.centred, tile.y.centred
-    if cancels:
-        wide = accumulate_dtype(weight)
-        a, b, weight = tile.x.stored.to(wide), tile.y.stored.to(wide), weight.to(wide)
-    grad_u += (weight.sum(1)[:, None] * a - weight @ b).to(grad_u.dtype)
-    grad_t += (weight.sum(0)[:, None] * b - weight.T @ a).to(grad_t.dtype)
+def _add_pulls(
+    grad_u: torch.Tensor, grad_t: torch.Tensor, block: Block, found: tuple[torch.Tensor, Groups] | None
+) -> None:
+    """Add Σ_j w_ij (u_i − t_j) to `grad_u` and Σ_i w_ij (t_j − u_i) to `grad_t`; the weights are in `block.chord`.
+
+    In a product the difference of near directions cancels: those are taken in float64, or by differences.
+    """
+    weight, x, y = block.chord, block.x, block.y
+    if found is not None:
+        near, groups = found
+        for rows, columns in groups.dense:
+            part = torch.where(near[rows][:, columns], weight[rows[:, None], columns], 0)
+            wide = accumulate_dtype(part)
+            u, t, part = x.stored[rows].to(wide), y.stored[columns].to(wide), part.to(wide)
+            grad_u[rows] += (part.sum(1)[:, None] * u - part @ t).to(grad_u.dtype)
+            grad_t[columns] += (part.sum(0)[:, None] * t - part.T @ u).to(grad_t.dtype)
+        _add_strays(grad_u, grad_t, block, groups.stray)
+        weight.masked_fill_(near, 0)
+    grad_u += weight.sum(1)[:, None] * x.centred - weight @ y.centred
+    grad_t += weight.sum(0)[:, None] * y.centred - weight.T @ x.centred
+
+
+def _add_strays(
+    grad_u: torch.Tensor, grad_t: torch.Tensor, block: Block, stray: tuple[torch.Tensor, torch.Tensor]
+) -> None:
+    step = max(1, TILE_ELEMENTS // max(1, grad_u.shape[1]))
+    for first in range(0, stray[0].numel(), step):
+        row, column = (index[first : first + step] for index in stray)
+        pull = (block.x.stored[row] - block.y.stored[column]) * block.chord[row, column][:, None]
+        grad_u.index_add_(0, row, pull)
+        grad_t.index_add_(0, column, pull, alpha=-1)
 
 
 def _tangential(grad: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:

@@ -5,6 +5,7 @@ Also the gradient, which is the same for every backend.
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import NamedTuple
 
@@ -16,6 +17,9 @@ from lapha.geometry.numerics import origin_radius
 
 # Hidden numbers that are widened at a time (4 MiB of float32).
 _ELEMENTS = 1 << 20
+# On a CPU: what its cache holds, and runs of tokens a row beyond which a filled copy costs less than slices.
+_CACHED = 1 << 18
+_MOST_RUNS = 8
 
 
 class PoolInputs(NamedTuple):
@@ -71,24 +75,57 @@ def pool_forward(inputs: PoolInputs) -> Pooled:
 def _sum_padded(hidden: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
     """Sums (B, H) over the tokens that count, and their number (B,)."""
     batch, length, size = hidden.shape
-    dtype = summing_dtype(hidden)
-    total = torch.zeros(batch, size, dtype=dtype, device=hidden.device)
+    on_cpu = hidden.device.type == "cpu"
+    if mask is None:
+        count = torch.full((batch,), length, dtype=torch.int64, device=hidden.device)
+        if not on_cpu:
+            return hidden.sum(1, dtype=summing_dtype(hidden)), count
+        total = torch.zeros(batch, size, dtype=summing_dtype(hidden))
+        for row in range(batch):
+            _add_rows_(total[row], hidden[row])
+        return total, count
+    if not on_cpu:
+        return _sum_filled(hidden, mask), mask.sum(1)
+    total = torch.zeros(batch, size, dtype=summing_dtype(hidden))
+    # runs of tokens that count: where the mask changes, row by row
+    edges = torch.nn.functional.pad(mask, (1, 1)).to(torch.int8).diff(dim=1)
+    rows, first = (edges == 1).nonzero(as_tuple=True)
+    last = (edges == -1).nonzero(as_tuple=True)[1]
+    if rows.numel() > _MOST_RUNS * batch:
+        return _sum_filled(hidden, mask), mask.sum(1)
+    for row, start, stop in zip(rows.tolist(), first.tolist(), last.tolist(), strict=True):
+        _add_rows_(total[row], hidden[row, start:stop])
+    return total, mask.sum(1)
+
+
+def _sum_filled(hidden: Tensor, mask: Tensor) -> Tensor:
+    """Sums (B, H) over the tokens that count, by a copy without the others, a part at a time."""
+    batch, length, size = hidden.shape
+    total = torch.zeros(batch, size, dtype=summing_dtype(hidden), device=hidden.device)
     step = max(1, _ELEMENTS // max(1, batch * size))
     for first in range(0, length, step):
-        part = hidden[:, first : first + step]
-        if mask is not None:
-            # filled, not multiplied: padding may hold NaN, and NaN · 0 is NaN
-            part = part.masked_fill(~mask[:, first : first + step, None], 0)
-        total += part.sum(1, dtype=dtype)
-    if mask is None:
-        return total, torch.full((batch,), length, dtype=torch.int64, device=hidden.device)
-    return total, mask.sum(1)
+        # filled, not multiplied: padding may hold NaN, and NaN · 0 is NaN
+        part = hidden[:, first : first + step].masked_fill(~mask[:, first : first + step, None], 0)
+        total += part.sum(1, dtype=total.dtype)
+    return total
+
+
+def _add_rows_(total: Tensor, rows: Tensor) -> None:
+    """Add the rows (L, H) of a CPU tensor to `total` (H,), widened a cache's worth at a time."""
+    step = max(1, _CACHED // max(1, rows.shape[1]))
+    for first in range(0, rows.shape[0], step):
+        total += rows[first : first + step].sum(0, dtype=total.dtype)
 
 
 def _sum_packed(hidden: Tensor, cu_seqlens: Tensor) -> Tensor:
     """Sums (B, H) over the tokens of each sequence."""
     dtype = summing_dtype(hidden)
     total = torch.zeros(cu_seqlens.shape[0] - 1, hidden.shape[1], dtype=dtype, device=hidden.device)
+    if hidden.device.type == "cpu":
+        bounds = cu_seqlens.tolist()
+        for row, (start, stop) in enumerate(itertools.pairwise(bounds)):
+            _add_rows_(total[row], hidden[start:stop])
+        return total
     sequence = sequence_of_token(cu_seqlens, hidden.shape[0])
     step = max(1, _ELEMENTS // max(1, hidden.shape[1]))
     for first in range(0, hidden.shape[0], step):

@@ -125,3 +125,13 @@ def pair_distance(chord: torch.Tensor, x: torch.Tensor, y: torch.Tensor, curvatu
     """
     wide = accumulate_dtype(chord)
     return distance_from_chord(x.to(wide), y.to(wide), chord.to(wide), curvature)
+
+
+def distance_of_winner(w: torch.Tensor, x: RadialTerms, y: RadialTerms, curvature: float) -> torch.Tensor:
+    """Distance from w, by way of the chord: what the radii alone explain is then exact at any radius."""
+    root = math.sqrt(curvature)
+    smaller = torch.minimum(x.radius, y.radius)
+    gap = torch.exp(-2 * root * smaller) * torch.expm1(-2 * root * (x.radius - y.radius).abs())
+    gain = x.gain * y.gain
+    chord = torch.where(gain > 0, (w - gap.square()) / gain, torch.zeros_like(gain))
+    return pair_distance(chord.clamp(0, 4), x.radius, y.radius, curvature)

@@ -33,6 +33,11 @@ class Latents(NamedTuple):
         """What distances are computed in: float64 where any input is, else float32."""
         return computing_dtype(*self[:4])
 
+    @property
+    def in_float32_on_cpu(self) -> bool:
+        """Where a float64 product is at hand that is better than what is asked for."""
+        return self.u.device.type == "cpu" and self.dtype == torch.float32
+
 
 def computing_dtype(*tensors: Tensor) -> torch.dtype:
     """float64 where any input is, else float32."""
@@ -89,3 +94,11 @@ def scattered(values: Tensor, place: Tensor | None, size: int, fill: float) -> T
     full = values.new_full((size, *values.shape[1:]), fill)
     full[place] = values
     return full
+
+
+def restored(kept: Kept, latents: Latents, distance: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+    """Nearest of the latents that count, in the places and with the indices of all: NaN and −1 elsewhere."""
+    if kept.columns is not None and kept.columns.numel():
+        index = kept.columns[index]
+    size = latents.u.shape[0]
+    return scattered(distance, kept.rows, size, math.nan), scattered(index, kept.rows, size, -1)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from lapha._checks import check
-from lapha.geometry import PolarPoints, dist, dist0
+from lapha.geometry import PolarPoints, dist0
 from lapha.latent._bank_checks import ids_to_array
 
 if TYPE_CHECKING:
@@ -173,6 +173,5 @@ def potential(bank: LatentBank, ids: Ids, goal_ids: Ids, eps: float) -> torch.Te
     rows, goals = _read(bank, ids, "ids"), _read(bank, goal_ids, "goal_ids")
     if len(goals) == 0 or len(rows) == 0:
         return torch.zeros(len(rows), dtype=torch.float32, device=bank.device)
-    points = points_of(bank, rows)
-    _, goal = nearest(bank, rows, goals)
-    return potential_ratio(dist0(points), dist(points, gather(bank, goal.cpu().numpy())), eps)
+    distance, _ = nearest(bank, rows, goals)  # exactly 0 for a goal's distance to itself
+    return potential_ratio(dist0(points_of(bank, rows)), distance, eps)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from lapha import kernels
 from lapha._checks import check, check_parent
-from lapha.geometry import PolarPoints, dist, dist0
+from lapha.geometry import PolarPoints, dist0
 from lapha.geometry.potential import potential_ratio
 from lapha.shaping.segments import subtree_sum
 
@@ -59,10 +61,7 @@ def potential_core(points: PolarPoints, targets: PolarPoints, eps: float) -> Ten
     """`potential` towards (G,) goals without checks; zeros where there are none."""
     if len(targets) == 0 or len(points) == 0:
         return torch.zeros_like(points.radius)
-    with torch.no_grad():
-        _, index = kernels.nearest(points.detach(), targets.detach())
-    # The distance itself is taken again elementwise: its gradient, and exactly 0 for a goal's distance to itself.
-    d_goal = dist(points, targets[index])
+    d_goal, _ = kernels.nearest(points, targets)  # exactly 0 for a goal's distance to itself
     return potential_ratio(dist0(points), d_goal, eps)
 
 
@@ -85,6 +84,8 @@ def check_points(points: PolarPoints, name: str) -> None:
 
 def check_latents(points: PolarPoints, name: str) -> None:
     """Latents of any batch shape must be finite, with radii ≥ 0; the first bad one is named by its flat index."""
+    if _look_good(points):
+        return
     finite = torch.isfinite(points.radius) & torch.isfinite(points.direction).all(-1)
     good = finite & (points.radius >= 0)
     if bool(good.all()):
@@ -94,6 +95,16 @@ def check_latents(points: PolarPoints, name: str) -> None:
         raise ValueError(f"{name}: expected finite latents, got NaN or Inf, the first at index {first}")
     radius = float(points.radius.flatten()[first])
     raise ValueError(f"{name}: expected radii >= 0, got {radius}, the first at index {first}")
+
+
+def _look_good(points: PolarPoints) -> bool:
+    """Whether no number can be bad, by one pass over the directions: NaN and Inf show in their lengths."""
+    radius = points.radius.detach()
+    if radius.numel() == 0:
+        return True
+    length = torch.linalg.vector_norm(points.direction.detach(), dim=-1, dtype=radius.dtype)
+    lowest, highest = torch.aminmax(radius)
+    return float(lowest) >= 0 and float(highest) < math.inf and float(length.sum()) < math.inf
 
 
 def check_mask(mask: Tensor, name: str, size: int) -> None:
