@@ -139,6 +139,16 @@ async def test_a_giant_value_is_cut(session):
     assert result.value.endswith("…")
 
 
+async def test_text_is_cut_by_bytes(session):
+    result = await session.run("'漢' * 9_000")
+    assert len(result.value.encode()) <= 10_000 + len("…".encode())
+    assert result.value.endswith("漢…")
+    printed = await session.run("print('漢' * 9_000)")
+    assert printed.outcome == "output"
+    assert len(printed.output.encode()) <= 10_000
+    assert set(printed.output) == {"漢"}
+
+
 async def test_code_that_is_too_long_is_refused(session):
     result = await session.run("x = 1\n" * 10_000)
     assert result.outcome == "refused"

@@ -22,6 +22,7 @@ def serve(
     queue: Annotated[int, typer.Option(help="most runs that wait or run; more are told to come back")] = 256,
     states: Annotated[int, typer.Option(help="most states kept")] = 10_000,
     expire_seconds: Annotated[float, typer.Option(help="unused states are closed after this time")] = 900.0,
+    receive_seconds: Annotated[float, typer.Option(help="requests that take longer to arrive are dropped")] = 10.0,
 ) -> None:
     """Serve sandbox sessions over HTTP. The token is read from the environment: LAPHA_SANDBOX_TOKEN."""
     from lapha.sandbox.factory import BACKENDS, TOKEN_VARIABLE, create_sandbox
@@ -32,7 +33,8 @@ def serve(
     if backend not in BACKENDS:
         raise ValueError(f"--backend: expected one of {', '.join(BACKENDS)}, got {backend!r}")
     token = os.environ.get(TOKEN_VARIABLE) or None
-    config = ServerConfig(token=token, queue=queue, states=states, expire_seconds=expire_seconds)
+    times = {"expire_seconds": expire_seconds, "receive_seconds": receive_seconds}
+    config = ServerConfig(token=token, queue=queue, states=states, **times)
     check_host(host, token)  # before anything is started
     limits = Limits(wall_seconds=wall_seconds, cpu_seconds=cpu_seconds, memory_bytes=memory_mib << 20)
     sandbox = create_sandbox(backend, limits, concurrency=concurrency)

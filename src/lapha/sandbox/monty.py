@@ -18,6 +18,7 @@ from dataclasses import asdict
 from typing import Any, ClassVar
 
 from lapha._checks import check
+from lapha.sandbox.jail.wire import cut
 from lapha.sandbox.protocol import (
     BREACHES,
     Limits,
@@ -279,8 +280,9 @@ class _Printed:
 
     def __call__(self, stream: str, text: str) -> None:
         room = self._limit - self._size
-        self._size += len(text.encode("utf-8", "replace"))
-        self._parts.append(text[: max(room, 0)])
+        self._size += len(text.encode("utf-8", "backslashreplace"))
+        encoded = text.encode("utf-8", "backslashreplace")
+        self._parts.append(encoded[: max(room, 0)].decode("utf-8", "ignore"))
         if self._size > self._limit:
             self.full = True
             raise MemoryError("too much output")
@@ -294,7 +296,7 @@ def _shown(value: Any, limit: int) -> str:
         text = repr(value)
     except (RecursionError, ValueError) as error:  # too deep, or an integer of too many digits
         return f"<{type(value).__name__} that cannot be shown: {error}>"
-    return text if len(text) <= limit else text[:limit] + "…"
+    return cut(text, limit)
 
 
 def _shut_down(threads: ThreadPoolExecutor, pool: Any) -> None:

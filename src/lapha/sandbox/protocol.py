@@ -69,7 +69,7 @@ class RunResult:
         output: what the code printed, on standard output and standard error, in order.
         value: ``repr`` of the last line's value, or None where there is none.
         error: what went wrong, for the agent to read; None if `outcome` is ``"ok"``.
-        seconds: how long the run took inside the sandbox.
+        seconds: how long the run took inside the sandbox, its fork included.
 
     All text can be encoded in UTF-8: a lone surrogate that the code has made is written as ``\\udc80``.
     """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from lapha.sandbox.jail import wire
+
 from . import ANY, ENDS, Program
 
 DIES = ENDS | {"crashed", "timeout", "cpu"}
@@ -16,10 +18,16 @@ def walks(name: str, code: str, control: bool = True) -> Program:
 
 def says(message: str) -> str:
     """Hand the supervisor a message of one's own."""
-    return f"import ctypes\nm = {message}\nlibc = ctypes.CDLL(None)\nbuffer = ctypes.create_string_buffer(1 << 20)\nlibc.syscall(6810, m, ctypes.c_long(len(m)), buffer, ctypes.c_long(1 << 20))"
+    return f"import ctypes, os\nos.closerange(0, 64)\nm = {message}\nlibc = ctypes.CDLL(None)\nbuffer = ctypes.create_string_buffer(1 << 20)\nlibc.syscall(6810, m, ctypes.c_long(len(m)), buffer, ctypes.c_long(1 << 20))"
 
 
-_FORGED = 'b\'{"is": "result", "outcome": "ok", "output": "forged", "value": null, "error": null}\''
+def result(**fields) -> str:
+    """A message that looks like the jail's own."""
+    given = {"outcome": "ok", "output": "forged", "value": None, "error": None, "files": b""} | fields
+    return repr(wire.encode(wire.FROM_GUEST, "result", **given))
+
+
+_FORGED = result()
 
 PROGRAMS = [
     walks("walk by subclasses", "system = [c for c in ().__class__.__base__.__subclasses__() if c.__name__ == '_wrap_close'][0].__init__.__globals__['system']"),
@@ -63,15 +71,21 @@ PROGRAMS = [
     Program("audit everything", "import sys\nsys.addaudithook(lambda *a: 1 / 0)\nopen('x')", DIES),
     Program("a result of its own making", says(_FORGED), ANY),
     Program("a result of its own making, and on", says(_FORGED) + "\nwhile True: pass", ANY),
-    Program("a result that is no JSON", says("b'{{{{'"), frozenset({"crashed"})),
-    Program("a result that is a list", says("b'[]'"), frozenset({"crashed"})),
-    Program("a result without a result", says("b'{}'"), frozenset({"crashed"})),
-    Program("a result of wrong types", says('b\'{"outcome": 1, "output": []}\''), frozenset({"crashed"})),
-    Program("a result with an outcome of its own", says('b\'{"outcome": "fine", "output": ""}\''), frozenset({"crashed"})),
+    Program("a result that is no message", says("b'{{{{'"), frozenset({"crashed"})),
+    Program("a result that is empty", says("b''"), frozenset({"crashed"})),
+    Program("a result without a field", says(repr(wire.pack([b"result", b"ok"]))), frozenset({"crashed"})),
+    Program("a result with a field too many", says(repr(wire.pack([b"result", b"ok", b"", b"", b"", b"", b""]))), frozenset({"crashed"})),
+    Program("a result with a length beyond its end", says(_FORGED + "[:-3] + b'\\xff\\xff\\xff'"), frozenset({"crashed"})),
+    Program("a result with an outcome of its own", says(result(outcome="fine")), frozenset({"crashed"})),
+    Program("a result with files that are none", says(result(files=b"\xff" * 99)), ANY),
+    Program("a result with files above it", says(result(files=wire.pack([b"../../escaped", b"+x", b"/escaped", b"+x"]))), ANY),
+    Program("a result with more files than allowed", says("(lambda n: b'\\x06\\0\\0\\0result\\2\\0\\0\\0ok' + bytes(12) + n.to_bytes(4, 'little') + bytes(n))(8 << 20)"), frozenset({"files", "crashed"})),
+    Program("a result longer than the output may be", says(result(output="x" * 30_000)), ANY),
     Program("a result that nests deep", says("b'[' * 100000"), frozenset({"crashed"})),
     Program("a result too large", says("b' ' * (1 << 23)"), frozenset({"crashed"})),
     Program("a result that is nowhere", "import ctypes\nctypes.CDLL(None).syscall(6810, ctypes.c_void_p(8), ctypes.c_long(99), ctypes.c_void_p(8), ctypes.c_long(99))", frozenset({"crashed"})),
     Program("a result of negative length", "import ctypes\nctypes.CDLL(None).syscall(6810, b'x', ctypes.c_long(-1), 0, 0)", frozenset({"crashed"})),
-    Program("a claim to be a newborn", says('b\'{"is": "child"}\''), frozenset({"crashed"})),
-    Program("a claim to be ready", says('b\'{"is": "ready"}\''), frozenset({"crashed"})),
+    Program("a claim to be a newborn", says(repr(wire.encode(wire.FROM_GUEST, "child"))), frozenset({"crashed"})),
+    Program("a claim to have come home", says(repr(wire.encode(wire.FROM_GUEST, "home"))), frozenset({"crashed"})),
+    Program("a claim to be ready", says(repr(wire.encode(wire.FROM_GUEST, "ready"))), frozenset({"crashed"})),
 ]  # fmt: skip

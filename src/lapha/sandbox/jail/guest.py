@@ -74,7 +74,8 @@ class Printed(io.BufferedIOBase):
         return len(data)
 
     def text(self):
-        return b"".join(self.parts).decode("utf-8", "replace")
+        # a character that the limit has cut is left out
+        return b"".join(self.parts).decode("utf-8", "ignore" if self.size == self.limit else "replace")
 
 
 class Pair:

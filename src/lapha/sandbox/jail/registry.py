@@ -22,8 +22,8 @@ from lapha.sandbox.jail.timers import Timers
 FORK_LOOK_SECONDS = 0.4
 """How often a fork that is not done is looked at: whether its child still lives. Its limit is the run's own."""
 
-HOME_SECONDS = 2.0
-"""How long a process may take to leave its namespaces."""
+HOME_SECONDS = 1.0
+"""How long a process may take to leave its namespaces; what does not, after giving its result, is ended."""
 
 MAX_REFUSED = 100
 """How often a process may try to start another before it is ended: each try costs the supervisor time."""

@@ -8,13 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from lapha.sandbox.jail import kernel
+from lapha.sandbox.jail import kernel, wire
 from lapha.sandbox.jail.process import Message, Process
 from lapha.sandbox.jail.registry import Processes
 from lapha.sandbox.jail.states import Cell
 from lapha.sandbox.jail.timers import Timers
-
-_CUT = "…"
 
 MAX_PATHS = 4 << 20
 """Most bytes for the names and sizes of a session's files."""
@@ -186,13 +184,5 @@ def _checked(message: Message, limit: int) -> Result:
     kind, fields = message
     if kind != "result" or fields["outcome"] not in ("ok", "error", "memory", "output", "files"):
         return _result("crashed")
-    value, error = (None if fields[name] is None else cut(fields[name], limit) for name in ("value", "error"))
-    return _result(fields["outcome"], cut(fields["output"], limit), value, error)
-
-
-def cut(text: str, limit: int) -> str:
-    """The text, or as much of it as fits into so many bytes with a sign that it is cut."""
-    data = text.encode()
-    if len(data) <= limit + len(_CUT.encode()):
-        return text
-    return data[:limit].decode("utf-8", "ignore") + _CUT
+    value, error = (None if fields[name] is None else wire.cut(fields[name], limit) for name in ("value", "error"))
+    return _result(fields["outcome"], wire.cut(fields["output"], limit, sign=""), value, error)

@@ -56,6 +56,14 @@ def text(data):
     return data.decode("utf-8", "replace")
 
 
+def cut(value, limit, sign="…"):
+    """A text, or as much of it as fits into so many bytes of UTF-8, and a sign that it is cut."""
+    encoded = _write_text(value)
+    if len(encoded) <= limit + len(sign.encode()):
+        return text(encoded)
+    return encoded[:limit].decode("utf-8", "ignore") + sign
+
+
 def pack(parts):
     """Byte strings, one after another, each with its length."""
     return b"".join(piece for part in parts for piece in (_LENGTH.pack(len(part)), part))
