@@ -59,6 +59,15 @@ def test_search_prints_the_answer_alone_on_standard_output(capsys):
     assert re.fullmatch(r"[+-]\d+( [+-]\d+)*|\(no leaf answers\)", out)
 
 
+def test_search_shows_the_tree_where_it_is_wanted(capsys):
+    assert run(["search", "--simulations", "6", "--seed", "3", "--show", "tree", QUESTION]) == 0
+    err = capsys.readouterr().err
+    assert err.count("visits]") > 10
+    assert run(["search", "--simulations", "6", "--seed", "3", "--show", "none", QUESTION]) == 0
+    assert "visits]" not in capsys.readouterr().err
+    assert run(["search", "--show", "all", QUESTION]) == 2
+
+
 def test_search_is_reproducible(searched, tmp_path):
     folder, _ = searched
     run(["search", "--simulations", "6", "--save", str(tmp_path / "t.json"), QUESTION])

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -37,7 +37,10 @@ def search(
     save: Annotated[
         Path | None, typer.Option(help="Write the tree here as JSON (latents beside it), after Ctrl-C too.")
     ] = None,
-    plot: Annotated[Path | None, typer.Option(help="Write a page with the tree on the Poincaré disk here.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Write a page in which the tree is read here.")] = None,
+    show: Annotated[
+        Literal["path", "tree", "none"], typer.Option(help="What to print beside the answer: its steps, or the tree.")
+    ] = "path",
 ) -> int:
     """Search for an answer, step by step, guided by the value head."""
     from lapha._checks import check
@@ -61,7 +64,7 @@ def search(
             markup=False,
         )
     result = _run(loaded, question, config, save)
-    _show(result)
+    _show(result, show)
     if save is not None:
         result.save(save)
     if plot is not None:
@@ -138,14 +141,16 @@ def _first_interrupt(wanted: bool) -> Iterator[threading.Event]:
         signal.signal(signal.SIGINT, default)
 
 
-def _show(result: Any) -> None:
+def _show(result: Any, what: str) -> None:
     from rich.panel import Panel
     from rich.text import Text
 
     from lapha.cli._progress import console
 
     tree = result.tree
-    if result.node is not None:
+    if what == "tree":
+        console().print(result)
+    elif what == "path" and result.node is not None:
         steps = Text("\n\n").join(Text(tree.text[node].strip()) for node in tree.path(result.node)[1:])
         console().print(Panel(steps, title="chosen line of reasoning", title_align="left"))
     summary = f"{len(tree)} nodes, {len(tree.answered())} leaves that answer, {tree.sampled_tokens} tokens, {result.seconds:.1f} s"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lapha._checks import check
+from lapha.evaluation.completions import read_completions
 from lapha.evaluation.grading.voting import canonical_math
 from lapha.evaluation.modes import Outcome
 from lapha.evaluation.paired import between_runs
@@ -17,6 +18,8 @@ from lapha.evaluation.report import measured_potential, overview
 from lapha.evaluation.results import GradedRun, read_graded
 from lapha.evaluation.run_folder import read_problems
 from lapha.viz import Page, PageRun, PageTree, TreePicture, write_page
+
+_MOST_CHARACTERS = 30_000_000  # of completions that a page holds
 
 
 def write_run_report(folders: Sequence[str | Path], path: str | Path, *, trees: int = 100) -> Path:
@@ -88,7 +91,10 @@ def _problems(name: str, run: GradedRun) -> PageRun:
     texts = read_problems(run.folder)
     if not texts:  # a run of before the texts were kept: its trees know their questions
         texts = {int(path.stem): (run.load_search(path).question, None) for path in run.search_files()}
-    return problems_of(name, run.outcomes, lambda index, answer: _correct(run, index, answer), texts)
+    wrote = read_completions(run.folder)
+    if sum(len(text) for found in wrote.values() for text in found) > _MOST_CHARACTERS:
+        wrote = {}  # `lapha show` reads them
+    return problems_of(name, run.outcomes, lambda index, answer: _correct(run, index, answer), texts, wrote)
 
 
 def problems_of(
@@ -96,6 +102,7 @@ def problems_of(
     outcomes: Mapping[str, Sequence[Outcome]],
     correct: Callable[[int, str], bool | None],
     texts: Mapping[int, tuple[str, str | None]],
+    wrote: Mapping[tuple[str, int], Sequence[str]] | None = None,
 ) -> PageRun:
     """What modes made of problems, as the page lists them.
 
@@ -104,6 +111,7 @@ def problems_of(
         outcomes: mode -> outcomes.
         correct: whether an answer of a problem is right; None where nobody could tell.
         texts: problem -> (question, gold answer or None).
+        wrote: (mode, problem) -> what the mode wrote, one text per answer.
     """
     numbers = sorted({outcome.index for found in outcomes.values() for outcome in found})
 
@@ -123,9 +131,11 @@ def problems_of(
             "samples": [None if row is None else len(row.answers) for row in rows],
         }
         for row in filter(None, rows):
+            kept = (wrote or {}).get((mode, row.index), ())
+            lines: Sequence[str | None] = kept if len(kept) == len(row.answers) else [None] * len(row.answers)
             samples[row.index][mode] = [
-                {"answer": answer, "correct": grade(row.index, answer), "value": _known(value), "text": None}
-                for answer, value in itertools.zip_longest(row.answers, row.values)
+                {"answer": answer, "correct": grade(row.index, answer), "value": _known(value), "text": text}
+                for answer, value, text in itertools.zip_longest(row.answers, row.values, lines)
             ]
     questions = [texts.get(number, (f"problem {number}", None)) for number in numbers]
     return PageRun(
