@@ -32,6 +32,9 @@ def test_every_problem_mode_and_tree_is_in_the_page(many):
         right = [None if o.answer is None else run.verdicts[o.index, o.answer].correct for o in outcomes]
         assert problems["modes"][mode]["correct"] == right
     assert [tree["index"] for tree in page["manifest"]["trees"]] == [int(path.stem) for path in run.search_files()]
+    wrote = page["samples-0-0"]["3"]
+    assert all(sample["text"].startswith("STEP") for mode in run.outcomes for sample in wrote[mode])
+    assert wrote["majority"] == wrote["best-of-n"]  # the same chains
     first = page["manifest"]["trees"][0]
     result = run.load_search(run.search_files()[0])
     assert page[first["blob"]]["text"] == result.tree.text
