@@ -46,10 +46,11 @@ COMPANIONS = {
     "prune_number": {"prune_cut": "number"},
     "prune_cut": {"prune_distance": 0.5},
     "judge_url": {"data": "problems.jsonl"},
+    "verifier": {"data": "problems.jsonl"},
 }
 WRITTEN = {  # by hand: what the generic sample would not be
     "shard": "2/8", "modes": "react,single", "prune_cut": "distance", "widening": "1.5,0.25", "server": "http://a,http://b",
-    "pooling_server": "http://c",
+    "pooling_server": "http://c", "verifier": "math:isfinite",
 }  # fmt: skip
 
 

@@ -120,7 +120,16 @@ class EvaluationCommand:
 
     def _grader(self) -> Grader:
         config, judge = self.config, (self.config.judge_url, self.config.judge_model)
-        return Grader(config.data, config.selection(), self.questions, config.graders, self.folder, *judge)
+        return Grader(
+            config.data,
+            config.selection(),
+            self.questions,
+            config.graders,
+            self.folder,
+            *judge,
+            config.verifier,
+            config.strict,
+        )
 
     def _finish(self, grader: Grader, folder: Any) -> int:
         from lapha.evaluation.results import grade_run

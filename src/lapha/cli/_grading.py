@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from lapha.evaluation.data import Selection, load_problems
+from lapha._checks import check
+from lapha.evaluation.data import Selection, load_problems, load_records
 from lapha.evaluation.grading import Verdict
 from lapha.evaluation.modes import Outcome
 
@@ -36,6 +37,8 @@ class Grader:
         workers: grader processes.
         folder: the run's, for the judge's cache.
         judge_url, judge_model: the judge, or None.
+        verifier: scores (answer, record) in place of gold answers, or None.
+        strict: refuse empty and broken gold answers.
     """
 
     def __init__(
@@ -47,14 +50,18 @@ class Grader:
         folder: Path,
         judge_url: str | None = None,
         judge_model: str = "",
+        verifier: Any = None,
+        strict: bool = False,
     ) -> None:
         from lapha.evaluation.grading.pool import GraderPool
 
         self.questions = list(questions)
-        self._tiny = data == "tiny"
-        self._gold = [] if self._tiny else [problem.answer for problem in load_problems(data, selection)]
-        self._pool = None if self._tiny else GraderPool(workers)
-        _tell_of_golds(self._gold, data)
+        self._verifier = verifier
+        self._records = [] if verifier is None else load_records(data, selection)
+        without = data == "tiny" or verifier is not None
+        self._gold = [] if without else [problem.answer for problem in load_problems(data, selection)]
+        _tell_of_golds(self._gold, data, strict)
+        self._pool = None if without else GraderPool(workers)
         self._known: dict[tuple[int, str], Verdict] = {}
         self._lock = threading.Lock()
         self._judge: Any = None
@@ -85,7 +92,9 @@ class Grader:
         """Verdicts without the judge. May be called on any thread."""
         with self._lock:
             new = [pair for pair in dict.fromkeys(pairs) if pair not in self._known]
-            if self._pool is None:
+            if self._verifier is not None:
+                fresh = [self._scored(index, answer) for index, answer in new]
+            elif self._pool is None:
                 from lapha.tiny import verify
 
                 fresh = [Verdict(verify(self.questions[index], answer), "exact") for index, answer in new]
@@ -93,6 +102,13 @@ class Grader:
                 fresh = self._pool.grade([(answer, self._gold[index]) for index, answer in new])
             self._known.update(zip(new, fresh))
             return [self._known[pair] for pair in pairs]
+
+    def _scored(self, index: int, answer: str) -> Verdict:
+        score = self._verifier(answer, self._records[index])
+        if score is None:
+            return Verdict(None, "ungradable", "the verifier cannot tell")
+        check(0 <= score <= 1, "verifier", "a score from 0 to 1, or None", score)
+        return Verdict(score >= 0.5, "verifier", f"score {float(score):g}")
 
     def close(self) -> None:
         """End the workers."""
@@ -102,13 +118,13 @@ class Grader:
             self._judge.close()
 
 
-def _tell_of_golds(golds: Sequence[str], source: str) -> None:
+def _tell_of_golds(golds: Sequence[str], source: str, strict: bool) -> None:
     """List on standard error the gold answers that no prediction can match, or only one spelling."""
     import sys
 
     from lapha.evaluation.grading.golds import gold_faults
 
-    for line in gold_faults(golds, source=source):
+    for line in gold_faults(golds, strict=strict, source=source):
         print(f"{source}: gold answer of {line}", file=sys.stderr)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 from lapha._checks import check
 from lapha._options import check_options, documented, flatten, option, part
@@ -14,6 +15,15 @@ from lapha.search import SearchConfig
 Mode: TypeAlias = Literal["single", "react", "value", "majority", "best-of-n"]
 Tools: TypeAlias = Literal["none", "python"]
 TINY = "tiny"
+
+
+class AnswerScore(Protocol):
+    """How right an answer is: a number from 0 to 1 (right from 0.5 on), or None where nobody can tell.
+
+    It gets the answer and the record that the problem was read from, with all its fields.
+    """
+
+    def __call__(self, answer: str, record: Mapping[str, Any], /) -> float | None: ...
 
 
 @documented
@@ -60,6 +70,10 @@ class EvalConfig:
     concurrency: int = option(32, "Trees and chains in flight at once.", ge=1, runtime=True)
     trees: bool = option(True, "Keep the searched trees.", runtime=True)
     graders: int = option(2, "Grader processes.", ge=1, runtime=True)
+    strict: bool = option(False, "Refuse data with empty or broken gold answers.", runtime=True)
+    verifier: AnswerScore | None = option(
+        None, "package.module:function that scores (answer, record) from 0 to 1, for problems without a gold answer."
+    )
     judge_url: str | None = option(None, "OpenAI-compatible server to grade what nothing else can.", runtime=True)
     judge_model: str = option("judge", "The judge's model.", runtime=True)
 
@@ -68,6 +82,8 @@ class EvalConfig:
         check(len(self.modes) > 0, "modes", "at least one mode", "none")
         check_modes(self.modes, self.samples)
         self.selection()
+        scored = self.verifier is not None and self.data == TINY
+        check(not scored, "verifier", "none with data 'tiny', which has its own", self.verifier)
         judged = self.judge_url is not None and self.data == TINY
         check(not judged, "judge_url", "none with data 'tiny', where every answer is verified", self.judge_url)
 

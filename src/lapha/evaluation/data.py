@@ -105,6 +105,15 @@ def load_problems(source: str | Path, selection: Selection | None = None) -> lis
     return _select([Problem(_question(row, at), _gold(row, at)) for row, at in _records(source)], source, selection)
 
 
+def load_records(source: str | Path, selection: Selection | None = None) -> list[Mapping[str, Any]]:
+    """Whole records, for verifiers that need more than a gold answer.
+
+    Raises:
+        ValueError: as for `load_problems`, save that answers may be absent.
+    """
+    return _select([row for row, at in _records(source) if _question(row, at)], source, selection)
+
+
 def load_questions(source: str | Path, selection: Selection | None = None) -> list[str]:
     """Questions alone: what a search may know. Answers are dropped as the source is read.
 
