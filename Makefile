@@ -2,7 +2,7 @@
 VENV ?= .venv
 PY := $(VENV)/bin/python
 
-.PHONY: help demo demo-llm test lint types test-vllm test-gpu install viewer clean
+.PHONY: help demo demo-llm test lint types derived test-floor test-wheel test-vllm test-gpu install viewer clean
 
 help:
 	@echo "make demo       train and search with the embedded policy; report in runs/demo/report.html"
@@ -32,6 +32,20 @@ lint: install
 
 types: install
 	$(VENV)/bin/mypy
+	$(PY) scripts/strict_types.py
+
+# What is written from the code: docs/options.md and the record of public signatures.
+derived:
+	$(PY) scripts/write_options.py
+	$(PY) scripts/public_api.py
+
+# The oldest versions that the metadata allows, core alone, in an environment of its own.
+test-floor:
+	scripts/test_floor.sh .venv-floor
+
+# A built wheel in an empty environment, away from the checkout.
+test-wheel:
+	scripts/test_wheel.sh .venv-wheel
 
 test-vllm: install
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" scripts/vllm_env.sh .venv-vllm
@@ -45,4 +59,4 @@ viewer:
 	cd viewer && npm ci --no-audit --no-fund && npm run check && npm test && npm run build
 
 clean:
-	rm -rf .venv .venv-vllm runs build dist
+	rm -rf .venv .venv-vllm .venv-floor .venv-wheel runs build dist

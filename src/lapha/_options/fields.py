@@ -185,7 +185,8 @@ def build(config: type[T], values: Mapping[str, Any], base: T | None = None, *, 
             for step in path[:-1]:
                 place = place.setdefault(step, {})
             place[path[-1]] = fitting
-    return _replaced(config() if base is None else base, nested)
+    made: T = _replaced(config() if base is None else base, nested)
+    return made
 
 
 def _replaced(config: Any, changes: Mapping[str, Any]) -> Any:

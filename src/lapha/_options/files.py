@@ -40,7 +40,7 @@ def read_yaml(path: Path, name: str = "config") -> dict[str, Any]:
     """
     import yaml
 
-    class Loader(yaml.SafeLoader):
+    class Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
         """PyYAML's, without dates, octal and base 60, and with repeated names refused."""
 
         def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
@@ -51,7 +51,8 @@ def read_yaml(path: Path, name: str = "config") -> dict[str, Any]:
                     at = f"{path}:{key.start_mark.line + 1}"
                     raise ArgumentError(f"{written}: expected one value in {path}, got a second one at {at}")
                 seen.add(written)
-            return super().construct_mapping(node, deep)
+            found: dict[Hashable, Any] = super().construct_mapping(node, deep)
+            return found
 
     Loader.yaml_implicit_resolvers = {
         first: [(tag, pattern) for tag, pattern in resolvers if tag not in (_DATE, _INTEGER)]
@@ -61,7 +62,7 @@ def read_yaml(path: Path, name: str = "config") -> dict[str, Any]:
     Loader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("+-0123456789"))
     check(path.is_file(), name, "a YAML file", path)
     try:
-        document = yaml.load(path.read_text(encoding="utf-8-sig"), Loader)
+        document: dict[str, Any] = yaml.load(path.read_text(encoding="utf-8-sig"), Loader)
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ArgumentError(f"{name}: expected YAML, got {path} ({error})") from error
     check(isinstance(document, dict), name, f"a mapping of settings in {path}", shown(document))

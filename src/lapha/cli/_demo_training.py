@@ -74,7 +74,9 @@ def train(
     )
 
     class Report(TrainerCallback):
-        def on_log(self, args: Any, state: Any, control: Any, logs: dict | None = None, **kwargs: Any) -> None:
+        def on_log(
+            self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any
+        ) -> None:
             numbers = {name: float(value) for name, value in (logs or {}).items() if isinstance(value, (int, float))}
             if "loss" in numbers:  # the last entry is the run's summary
                 report(state.global_step, numbers)

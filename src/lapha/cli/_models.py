@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 from lapha._checks import check
 from lapha._imports import require
@@ -57,7 +57,7 @@ def resolve(config: type[C], given: Mapping[str, Any]) -> C:
     """
     first = build(config, given)
     search = search_defaults(first.model, first.search.simulations)
-    base: Any = replace(config(), search=search)  # type: ignore[type-var]
+    base: C = cast(Any, replace)(config(), search=search)
     return build(config, given, base)
 
 

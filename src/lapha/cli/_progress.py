@@ -43,8 +43,9 @@ def quiet_libraries() -> None:
 
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # lapha pins the TRL whose experimental seam it uses
 
-    from transformers.utils import logging as transformers_logging
+    import transformers.utils.logging
 
+    transformers_logging: Any = transformers.utils.logging  # not typed
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     for name in ("trl", "datasets", "accelerate"):

@@ -197,7 +197,8 @@ def miniature(architecture: str, folder: Path) -> tuple[Any, Any, None]:
     size = {"num_hidden_layers": 2, "hidden_size": 64, "intermediate_size": 128}
     heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16}
     config = AutoConfig.for_model(architecture, vocab_size=len(tokenizer), **size, **heads)
-    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    auto: Any = AutoModelForCausalLM  # not typed
+    auto.from_config(config).save_pretrained(folder)
     return AutoModelForCausalLM.from_pretrained(folder), tokenizer, None
 
 
