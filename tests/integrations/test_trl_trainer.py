@@ -318,3 +318,17 @@ def test_trainer_refuses_what_it_cannot_use(tmp_path):
         LaPhaTrainer(model, lapha_config(tmp_path), verifier=TinyVerifier(), reward_funcs=[])
     with pytest.raises(ValueError, match="value_head"):
         LaPhaTrainer(model, lapha_config(tmp_path), verifier=TinyVerifier(), value_head=ValueHead(3))
+
+
+def test_audited_rewards_fall_back_to_verdicts_until_the_potential_has_proved_itself(tmp_path):
+    """Two trees are too few to trust V: their rewards are differences of success rates, and the log says so."""
+    trainer = make_trainer(tmp_path, process_reward="auto", max_steps=1)
+    trainer.train()
+    logged = trainer.state.log_history[0]
+    assert logged["lapha/audit_trusts_potential"] == 0
+    assert logged["lapha/audit_pairs"] < 30
+    solved = [tree for tree in trainer.rollout.trees if tree.has_goal]
+    assert solved
+    for tree in solved:
+        graded = tree.tree.status != 0
+        assert float(tree.value[0]) == pytest.approx(float(tree.correct[graded].double().mean()), abs=1e-6)

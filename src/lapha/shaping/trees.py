@@ -16,7 +16,7 @@ from torch import Tensor
 from lapha._checks import check
 from lapha.geometry import PolarPoints
 from lapha.shaping._potential import success_rate
-from lapha.shaping.audit import Auditor
+from lapha.shaping.audit import Auditor, resolve
 from lapha.shaping.config import ShapingConfig
 from lapha.shaping.groups import ADVANTAGE_EPS, SiblingGroup, choose_core, grouped_advantages
 from lapha.shaping.pipeline import shape
@@ -124,7 +124,7 @@ def shape_trees(
     if config.reward == "auto":
         auditor = Auditor(config) if auditor is None else auditor
         auditor.update([_states(*parts) for parts in zip(trees, latents, verdicts)])
-        config = auditor.resolved
+        config = resolve(config, auditor.audit)
     return [_shaped(*parts, config) for parts in zip(trees, latents, verdicts)]
 
 

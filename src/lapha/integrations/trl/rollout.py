@@ -16,7 +16,6 @@ from lapha._checks import check
 from lapha.agent import ChatEnvironment
 from lapha.engines import TransformersEngine
 from lapha.errors import VerifierError as VerifierError
-from lapha.integrations.shaped import ShapedTree, ShapingConfig, TreeRow, rows_of_group, shape_tree
 from lapha.integrations.trl.generation import live_engine, unwrapped_policy
 from lapha.integrations.trl.policy_density import (
     LogprobsMode,
@@ -26,9 +25,18 @@ from lapha.integrations.trl.policy_density import (
     logprobs_mode,
 )
 from lapha.integrations.trl.prompts import Conversation, question_of
-from lapha.integrations.trl.statistics import rollout_statistics
+from lapha.integrations.trl.statistics import audit_statistics, rollout_statistics
 from lapha.search import Search, SearchConfig
-from lapha.shaping import SiblingGroup, Verifier
+from lapha.shaping import (
+    Auditor,
+    ShapedTree,
+    ShapingConfig,
+    SiblingGroup,
+    TreeRow,
+    Verifier,
+    rows_of_group,
+    shape_trees,
+)
 from lapha.tree import SearchTree
 from lapha.types import Environment, Evaluation, SamplingParams, Status
 
@@ -95,6 +103,7 @@ class TreeRollout:
         self.trees: list[ShapedTree] = []
         self.statistics: dict[str, float] = {}
         self._calls = (-1, True, 0)
+        self._auditor: Auditor | None = None
         self._verdicts: dict[tuple[str, str], float | None] = {}
         self._errors: list[Exception] = []
         self._mode: LogprobsMode | None = None
@@ -146,7 +155,10 @@ class TreeRollout:
             results = list(search.run(questions, concurrency=self.concurrency))
             seconds = time.perf_counter() - began
             busy = engine.stats.busy_s if isinstance(engine, TransformersEngine) else math.nan
-        trees = [shape_tree(result.tree, result.latents, self._verdict, shaping) for result in results]
+        auditor = self._auditor_of(shaping) if training else None
+        trees = shape_trees(
+            [result.tree for result in results], [result.latents for result in results], self._verdict, shaping, auditor
+        )
         self._check_errors()
         right = [
             float(tree.correct[result.node]) if result.node is not None else 0.0
@@ -158,6 +170,8 @@ class TreeRollout:
             "verifier_errors": float(len(self._errors)),
             "accuracy": sum(right) / len(right),
         }
+        if auditor is not None:
+            self.statistics |= audit_statistics(auditor.audit)
         return trees
 
     def context_tokens(self, tokenizer: Any) -> Callable[[str], int]:
@@ -205,6 +219,12 @@ class TreeRollout:
         with unwrapped_policy(trainer) as model:
             logits = completion_logits(model, trainer.accelerator.autocast)
             return comparable_logprobs(self.rows, logits, trainer.temperature)
+
+    def _auditor_of(self, shaping: ShapingConfig) -> Auditor | None:
+        """What decides ``process_reward="auto"``; it remembers this process's latest trees."""
+        if shaping.reward == "auto" and self._auditor is None:
+            self._auditor = Auditor(shaping)
+        return self._auditor
 
     def _seed(self, trainer: Any) -> int:
         """Follows from the step, so that a resumed run grows the trees that the uninterrupted one would have grown."""

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from lapha.integrations.shaped import ShapedTree, TreeRow
 from lapha.search import ANSWER_RULES, normalize_answer
+from lapha.shaping import Audit
 
 
 def mean(values: Iterable[float]) -> float:
@@ -47,4 +48,15 @@ def rollout_statistics(trees: list[ShapedTree], rows: list[TreeRow]) -> dict[str
         "pruned_share": mean(float(tree.tree.pruned.mean()) for tree in trees),
         "well_formed": mean(float(tree.tree.well_formed[1:].mean()) for tree in trees if len(tree.tree) > 1),
         "ungraded": float(sum(tree.ungraded for tree in trees)),
+    }
+
+
+def audit_statistics(audit: Audit) -> dict[str, float]:
+    """What an audit found, as numbers for the log: does V order open siblings better than verdicts alone?"""
+    return {
+        "audit_pairs": float(audit.pairs),
+        "audit_potential_order": audit.potential_order,
+        "audit_verdict_order": audit.verdict_order,
+        "audit_margin": audit.margin,
+        "audit_trusts_potential": float(audit.helps),
     }
