@@ -173,6 +173,8 @@ class Step:
         well_formed: whether the step follows the protocol: the formatting bonus b(j) of the process reward.
         turn: how to carry on; its bridge is empty for a terminal step.
         details: counters for the run's statistics, such as ``{"tool_error": 1}``.
+        reward: what the step itself earned (a test run, a game's score: known at test time), or None; it is backed up
+            along the path together with the values of what follows.
     """
 
     status: Status
@@ -181,6 +183,7 @@ class Step:
     well_formed: bool
     turn: Turn
     details: dict[str, int] = field(default_factory=dict)
+    reward: float | None = None
 
 
 @runtime_checkable

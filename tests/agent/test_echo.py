@@ -43,12 +43,16 @@ def test_an_answer_after_a_repeated_thought_is_no_echo():
     assert not echoes("The hens lay 12 times 3 eggs in all.\nThat is 36 eggs.</think><answer>36</answer>")
 
 
-def test_a_repeated_call_is_an_echo_however_short():
+def test_a_repeated_call_is_an_echo_if_it_brings_the_same():
     step = parse_step("a</think>\n```python\n12*3\n```", 1)
-    again = 'b</think><tool_call>{"arguments": {"code": "12*3"}, "name": "execute_python_code"}</tool_call>'
-    assert echoes(again, SEEN.adding(step))
-    assert not echoes(again)
-    assert not echoes("b</think>\n```python\n12*4\n```", SEEN.adding(step))
+    again = parse_step(
+        'b</think><tool_call>{"arguments": {"code": "12*3"}, "name": "execute_python_code"}</tool_call>', 2
+    )
+    seen = SEEN.adding(step, "36")
+    assert seen.answered_alike(again, " 36\n")
+    assert not seen.answered_alike(again, "37")
+    assert not SEEN.answered_alike(again, "36")
+    assert not seen.answered_alike(parse_step("b</think>\n```python\n12*4\n```", 2), "36")
 
 
 def test_branches_do_not_see_each_other():

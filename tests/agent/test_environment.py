@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from lapha.agent import ChatEnvironment, step_header
+from lapha.agent import stateful, ChatEnvironment, step_header
 from lapha.agent.environment import FEEDBACK_CHARS, clean, shorten
 from lapha.types import Environment, Status
 
@@ -126,6 +126,32 @@ async def test_a_repeated_call_is_terminal(environment):
     first, state = await take(environment, call("add", '{"a": 1}'))
     second, _ = await take(environment, call("add", '{"a":1}'), depth=2, turn=first.turn, state=state)
     assert second.status is Status.ECHO
+
+
+async def test_a_stateful_tool_may_be_called_alike_again(qwen):
+    rooms = iter(["hall", "cellar", "cellar", "cellar"])
+
+    def go(way: str) -> str:
+        """
+        Walk.
+
+        Args:
+            way: Where to.
+        """
+        return next(rooms)
+
+    north = call("go", '{"way": "north"}')
+    environment = ChatEnvironment(qwen, tools=[go])
+    first, state = await take(environment, north)
+    second, state = await take(environment, north, depth=2, turn=first.turn, state=state)
+    assert second.status is Status.OPEN, "another room"
+    third, state = await take(environment, north, depth=3, turn=second.turn, state=state)
+    assert third.status is Status.ECHO, "the same room"
+    for exempt in (ChatEnvironment(qwen, tools=[stateful(go)]), ChatEnvironment(qwen, tools=[go], echo=False)):
+        rooms = iter(["cellar"] * 2)
+        first, state = await take(exempt, north)
+        second, _ = await take(exempt, north, depth=2, turn=first.turn, state=state)
+        assert second.status is Status.OPEN
 
 
 async def test_the_context_limit_is_terminal(qwen):

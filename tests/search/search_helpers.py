@@ -89,7 +89,7 @@ def check_statistics(tree) -> None:
 
 
 QUESTIONS = [f"question {i}" for i in range(12)]
-SMALL = SearchConfig(simulations=10, breadth=4, prune_every=4, seed=5)
+SMALL = SearchConfig(first_chain=False, simulations=10, breadth=4, prune_every=4, seed=5)
 
 
 def search_all(questions, engine=None, config=SMALL, **options):

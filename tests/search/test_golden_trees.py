@@ -26,18 +26,20 @@ def check_case(case, result):
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 def test_alone(case):
-    [result] = Search(ScriptedTree(SCRIPT), config=SearchConfig(**case["config"])).run(["q"])
+    [result] = Search(ScriptedTree(SCRIPT), config=SearchConfig(first_chain=False, **case["config"])).run(["q"])
     check_case(case, result)
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 def test_in_a_batch_whose_requests_come_back_out_of_order(case):
     world = ScriptedTree(SCRIPT, delay=0.001)
-    search = Search(world, config=SearchConfig(**case["config"]))
+    search = Search(world, config=SearchConfig(first_chain=False, **case["config"]))
     results = list(search.run([f"question {i}" for i in range(7)], concurrency=5))
     assert len({name for name, _ in world.asked[:4]}) == 4, "the trees must really be in flight together"
     for index, result in enumerate(results):
         assert (result.index, result.question) == (index, f"question {index}")
         check_case(case, result)
-        [alone] = Search(ScriptedTree(SCRIPT), config=SearchConfig(**case["config"])).run([f"question {index}"])
+        [alone] = Search(ScriptedTree(SCRIPT), config=SearchConfig(first_chain=False, **case["config"])).run(
+            [f"question {index}"]
+        )
         assert fingerprint(alone) == fingerprint(result)

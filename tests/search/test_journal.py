@@ -12,7 +12,7 @@ from search_helpers import fingerprint
 from lapha.engines.scripted import ScriptedEngine
 from lapha.search import Journal, Search, SearchConfig, SearchResult
 
-CONFIG = SearchConfig(simulations=6, breadth=3, seed=2)
+CONFIG = SearchConfig(first_chain=False, simulations=6, breadth=3, seed=2)
 QUESTIONS = [f"question {i}" for i in range(6)]
 
 

@@ -58,9 +58,9 @@ def test_log_probabilities_that_cannot_be_are_named(number):
 def test_impossible_tokens_get_prior_0():
     spoiled = with_(logprobs=lambda sample: [-INF] * len(sample.token_ids))
     for selection in ("frontier", "puct"):
-        [result] = Search(Changed(spoiled), config=SearchConfig(simulations=12, breadth=3, selection=selection)).run(
-            ["q?"]
-        )
+        [result] = Search(
+            Changed(spoiled), config=SearchConfig(first_chain=False, simulations=12, breadth=3, selection=selection)
+        ).run(["q?"])
         tree = result.tree
         impossible = np.isneginf(tree.logprob)
         assert impossible.any()
@@ -73,7 +73,7 @@ def test_siblings_that_are_all_impossible():
         async def sample(self, request):
             return [with_(logprobs=[-INF] * len(s.token_ids))(s) for s in await super().sample(request)]
 
-    [result] = Search(Impossible(), config=SearchConfig(simulations=12, breadth=3)).run(["q?"])
+    [result] = Search(Impossible(), config=SearchConfig(first_chain=False, simulations=12, breadth=3)).run(["q?"])
     assert result.stop_reason in ("simulations", "exhausted")
     assert (result.tree.prior[1:] == 0).all()
 

@@ -108,7 +108,7 @@ def test_bad_arguments_are_named(arguments, message):
         (
             "selection",
             "best",
-            r"selection: expected one of 'frontier', 'puct' or a function \(package.module:name\), got 'best'",
+            r"selection: expected one of 'frontier', 'puct', 'beam', 'dvts' or a function \(package.module:name\), got 'best'",
         ),
         ("answer", "best", "answer: expected one of"),
         ("backup", "all", "backup: expected one of"),
@@ -151,5 +151,5 @@ def test_the_meter_counts():
 def test_the_script_is_followed_by_the_stub():
     """The stub of the golden tests would otherwise hide a search that asks for other nodes than it says."""
     world = ScriptedTree(SCRIPT)
-    list(Search(world, config=SearchConfig(simulations=2, breadth=2, max_expands=1)).run(["q"]))
+    list(Search(world, config=SearchConfig(first_chain=False, simulations=2, breadth=2, max_expands=1)).run(["q"]))
     assert [name for _, name in world.asked] == ["0", "1"]

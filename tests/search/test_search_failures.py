@@ -79,7 +79,7 @@ def test_turns_are_closed_while_the_tree_grows():
         seen.append((len(environment.open), len(live)))
         return False
 
-    list(Search(engine, config=SearchConfig(simulations=40, prune_every=0), stop=stop).run(["q?"]))
+    list(Search(engine, config=SearchConfig(first_chain=False, simulations=40, prune_every=0), stop=stop).run(["q?"]))
     assert seen
     assert all(opened == live for opened, live in seen)
 

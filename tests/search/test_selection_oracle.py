@@ -109,7 +109,7 @@ CONFIGS = st.fixed_dictionaries(
 @settings(max_examples=60, deadline=None)
 @given(arguments=CONFIGS, answer_rate=st.sampled_from([0.0, 0.3, 0.9]))
 def test_every_choice_has_the_best_exact_score(arguments, answer_rate):
-    config = SearchConfig(**arguments)
+    config = SearchConfig(first_chain=False, merge_twins=False, **arguments)
     engine = ScriptedEngine(answer_rate=answer_rate, depth_limit=6)
     [result] = Search(engine, config=config).run(["what?"])
     tree = result.tree
@@ -129,7 +129,9 @@ def test_every_choice_has_the_best_exact_score(arguments, answer_rate):
 @settings(max_examples=25, deadline=None)
 @given(arguments=CONFIGS, parallel=st.integers(2, 6), virtual_loss=st.integers(0, 3))
 def test_parallel_expansions_leave_exact_statistics(arguments, parallel, virtual_loss):
-    config = SearchConfig(**arguments, parallel_expansions=parallel, virtual_loss=virtual_loss)
+    config = SearchConfig(
+        first_chain=False, merge_twins=False, **arguments, parallel_expansions=parallel, virtual_loss=virtual_loss
+    )
     [result] = Search(ScriptedEngine(), config=config).run(["what?"])
     tree = result.tree
     check_statistics(tree)
@@ -142,7 +144,9 @@ def test_parallel_expansions_leave_exact_statistics(arguments, parallel, virtual
 def test_rewinding_gives_the_tree_of_a_shorter_search():
     """What a search of 60 simulations looked like after 7 is what a search of 7 simulations gives."""
     for selection in ("frontier", "puct"):
-        long = SearchConfig(simulations=60, selection=selection, prune_every=5, revisit_leaves=True, breadth=4)
+        long = SearchConfig(
+            simulations=60, selection=selection, prune_every=5, revisit_leaves=True, breadth=4
+        )
         [whole] = Search(ScriptedEngine(), config=long).run(["what?"])
         for simulations in (0, 1, 7, 32, 60):
             past = rewind(whole.tree, simulations)

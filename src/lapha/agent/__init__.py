@@ -15,7 +15,7 @@ from lapha.agent.protocol import (
     parse_step,
     step_header,
 )
-from lapha.agent.tools import ToolBox, ToolResult
+from lapha.agent.tools import ToolBox, ToolResult, stateful
 from lapha.agent.turn_end import end_of_turn_ids, stop_token_ids
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "format_bonus",
     "format_step",
     "parse_step",
+    "stateful",
     "step_header",
     "stop_token_ids",
 ]

@@ -18,6 +18,8 @@ from lapha.agent.tools import ToolBox, ToolResult, argument_problem, python_sche
 from lapha.types import Sample, State, Status, Step, Turn
 
 _THINK = "<think>"
+NO_OUTPUT = "(no output)"
+"""What a sandbox says of code that shows nothing."""
 
 FEEDBACK_CHARS = 4000
 """Longest tool feedback in characters; the middle of a longer one is left out, and the agent is told."""
@@ -57,11 +59,13 @@ class ChatEnvironment:
         tokenizer: a transformers tokenizer with a chat template. One whose ``init_kwargs`` hold
             ``lapha_protocol="native"`` belongs to a model that was trained on the protocol, and gets no system prompt.
         tools: typed Python functions (see `ToolBox`); they run in this process.
-        depth_limit: most steps of one line of reasoning, ≥ 1.
+        depth_limit: most steps of one line of reasoning, ≥ 1; None for the model's own (``lapha_depth_limit`` in the
+            tokenizer's ``init_kwargs``), or 6.
         context_limit: most tokens of a context, ≥ 1.
         system_prompt: None for the one that explains the protocol, "" for none.
         sandbox: a `lapha.sandbox` sandbox; the agent may then run Python in it, each branch in its own session.
             The caller closes it.
+        echo: whether a step that only repeats its context is terminal. A tool that is marked with `stateful` is exempt.
         echo_chars: shortest thinking, in characters, that counts as an echo when it only repeats its context.
         template_options: variables of the chat template, such as ``{"enable_thinking": True}``. A template that tells
             the model not to think is asked to let it think, since a step of this protocol begins with its thinking.
@@ -79,13 +83,16 @@ class ChatEnvironment:
         tokenizer: Any,
         *,
         tools: Sequence[Callable[..., Any]] = (),
-        depth_limit: int = 6,
+        depth_limit: int | None = None,
         context_limit: int = 4096,
         system_prompt: str | None = None,
         sandbox: SandboxLike | None = None,
         echo_chars: int = MIN_CHARS,
+        echo: bool = True,
         template_options: Mapping[str, Any] | None = None,
     ) -> None:
+        if depth_limit is None:
+            depth_limit = int(getattr(tokenizer, "init_kwargs", {}).get("lapha_depth_limit", 6))
         check(depth_limit >= 1, "depth_limit", "an integer >= 1", depth_limit)
         check(context_limit >= 1, "context_limit", "an integer >= 1", context_limit)
         self.tokenizer = tokenizer
@@ -96,6 +103,8 @@ class ChatEnvironment:
         self._sandbox = sandbox
         self._python_schema = python_schema() if sandbox is not None else None
         self._echo_chars = echo_chars
+        self._echo = echo
+        self._stateful = frozenset(tool.__name__ for tool in tools if getattr(tool, "stateful", False))
         schemas = self._toolbox.schemas + ([self._python_schema] if self._python_schema else [])
         native = getattr(tokenizer, "init_kwargs", {}).get("lapha_protocol") == "native"
         self._template_tools = schemas if schemas and self._chat.speaks_tool_calls(schemas) else None
@@ -158,6 +167,10 @@ class ChatEnvironment:
             details |= {"tool_call": 1, result.outcome: int(result.outcome != "ok")}
             feedback = shorten(clean(result.text), FEEDBACK_CHARS)
             text += f"\n<tool_response>\n{feedback}\n</tool_response>"
+            if self._echoes_call(context, parsed, feedback):
+                if session is not None:
+                    session.release()
+                return _step(Status.ECHO, text, None, well_formed, Turn(), details)
         elif session is not None:
             session.hold()
         bridge = self._chat.bridge(sample.token_ids, feedback) + self._chat.encode(self._header(context.step + 1))
@@ -183,13 +196,21 @@ class ChatEnvironment:
     def _status(self, context: AgentContext, parsed: ParsedStep, state: State, depth: int) -> Status:
         if parsed.kind == "answer":
             return Status.ANSWERED
-        if context.seen.repeated_by(parsed, self._echo_chars):
+        if self._echo and context.seen.repeated_by(parsed, self._echo_chars):
             return Status.ECHO
         if depth >= self.depth_limit:
             return Status.DEPTH_LIMIT
         if len(state.token_ids) >= self.context_limit:
             return Status.CONTEXT_LIMIT
         return Status.OPEN
+
+    def _echoes_call(self, context: AgentContext, parsed: ParsedStep, feedback: str) -> bool:
+        """Whether the call and its answer were there before, and nothing else can have come of it."""
+        if not self._echo or parsed.tool_call is None or parsed.tool_call.name in self._stateful:
+            return False
+        if parsed.tool_call.name == PYTHON_TOOL and feedback == NO_OUTPUT:
+            return False  # code that shows nothing was run for what it changes
+        return context.seen.answered_alike(parsed, feedback)
 
     async def _run_tool(
         self, parsed: ParsedStep, session: SharedSession | None

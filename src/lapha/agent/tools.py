@@ -14,13 +14,14 @@ import json
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from lapha._checks import check
 from lapha._imports import require
 from lapha.agent.protocol import PYTHON_TOOL, ToolCall
 
 logger = logging.getLogger(__name__)
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,12 @@ def execute_python_code(code: str) -> str:
         code: The code to run. What it prints is returned, and the value of its last line.
     """
     raise NotImplementedError("runs in a sandbox session, never here")
+
+
+def stateful(tool: F) -> F:
+    """Mark a tool whose same call may do something new each time (moving, turning a page): it is never an echo."""
+    tool.stateful = True  # type: ignore[attr-defined]
+    return tool
 
 
 class ToolBox:

@@ -109,12 +109,12 @@ class LoadedModel:
                 part.close()
 
 
-def load_model(model: ModelConfig, depth_limit: int) -> LoadedModel:
+def load_model(model: ModelConfig, depth_limit: int | None) -> LoadedModel:
     """Load a model for searching.
 
     Args:
         model: which, and its tools.
-        depth_limit: most steps of one line of reasoning.
+        depth_limit: most steps of one line of reasoning; None for the model's own.
 
     Raises:
         ValueError: no such model, no chat template, or an extra is missing.

@@ -20,6 +20,8 @@ from lapha.evaluation.config import ModelConfig
 from lapha.search import SearchConfig
 
 _REFRESH_S = 0.1
+NO_ANSWER = 3
+"""Exit status of a search in which no leaf answers."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,8 @@ def search(
         write_tree_page(picture_of(result), plot)
     if result.error is not None:
         console().print(result.error, style="red", markup=False)
-    return 0 if result.error is None else 1
+        return 1
+    return 0 if result.answer is not None else NO_ANSWER
 
 
 def _run(loaded: Any, question: str, config: Any, save: Path | None) -> Any:

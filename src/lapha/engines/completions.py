@@ -30,16 +30,16 @@ class Completion:
     stopped: bool
 
 
-def bad_answer(what: str, expected: str, got: Any) -> BadAnswerError:
+def bad_answer(what: str, wanted: str, got: Any) -> BadAnswerError:
     """The error for an answer that cannot be: another server, or the same one later, may do better."""
     text = repr(got)
-    return BadAnswerError(f"{what}: expected {expected}, got {text if len(text) <= 80 else text[:79] + '…'}")
+    return BadAnswerError(f"{what}: expected {wanted}, got {text if len(text) <= 80 else text[:79] + '…'}")
 
 
-def must(condition: bool, what: str, expected: str, got: Any) -> None:
+def must(condition: bool, what: str, wanted: str, got: Any) -> None:
     """Raise `bad_answer` unless `condition` holds."""
     if not condition:
-        raise bad_answer(what, expected, got)
+        raise bad_answer(what, wanted, got)
 
 
 def member(answer: Any, name: str, kind: type | tuple[type, ...], what: str) -> Any:

@@ -31,6 +31,7 @@ from lapha.types import Environment, Evaluator, Policy
 MODES = ("single", "react", "value", "majority", "best-of-n")
 CHAIN_MODES = ("majority", "best-of-n")
 BEST_BY = ("value", "logprob")
+_LONGEST_CHAIN = 1000  # steps, where the environment alone knows a limit
 
 
 @dataclass(frozen=True)
@@ -208,8 +209,8 @@ class ModeRunner:
 
     def _chain_config(self) -> SearchConfig:
         return dataclasses.replace(
-            self.config, simulations=self.config.depth_limit, breadth=1, max_expands=1, selection="frontier",
-            widening=None, parallel_expansions=1, prune_every=0, max_tokens=None, answer="value",
+            self.config, simulations=self.config.depth_limit or _LONGEST_CHAIN, breadth=1, max_expands=1,
+            selection="frontier", first_chain=False, widening=None, parallel_expansions=1, prune_every=0, max_tokens=None, answer="value",
         )  # fmt: skip
 
     def _searched(

@@ -23,7 +23,15 @@ _TRL_NAMES = {"breadth": "num_generations", "max_tokens": "max_completion_length
 
 
 def _training_search() -> SearchConfig:
-    return SearchConfig(simulations=24, prune_every=8, sampling=SamplingParams(), seed=42)
+    return SearchConfig(
+        simulations=24,
+        depth_limit=6,
+        first_chain=False,  # its steps are not drawn from the policy that is trained
+        merge_twins=False,  # a sibling group is `breadth` independent samples
+        prune_every=8,
+        sampling=SamplingParams(),
+        seed=42,
+    )
 
 
 def _training_shaping() -> ShapingConfig:

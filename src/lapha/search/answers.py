@@ -67,7 +67,7 @@ def majority(
 ) -> AnswerChoice | None:
     """The answer with the most leaves; among equals the one that came first. Its leaf with the highest v̂."""
     leaves = _candidates(tree)
-    return _vote(tree, leaves, np.ones(len(leaves)), _estimates(tree, leaves), canonical, _total)
+    return _vote(tree, leaves, tree.multiplicity()[leaves].astype(float), _estimates(tree, leaves), canonical, _total)
 
 
 def value_weighted_vote(
@@ -76,7 +76,7 @@ def value_weighted_vote(
     """The answer whose leaves have the largest sum of v̂; its leaf with the highest v̂."""
     leaves = _candidates(tree)
     estimates = _estimates(tree, leaves)
-    weights = np.where(np.isneginf(estimates), 0.0, estimates)
+    weights = np.where(np.isneginf(estimates), 0.0, estimates) * tree.multiplicity()[leaves]
     return _vote(tree, leaves, weights, estimates, canonical, _total)
 
 
@@ -115,13 +115,17 @@ def soft_vote(
         return None
     features = standardize(leaf_features(tree, latents, leaves, neighbours))
     logits = features @ np.array([weights.get(name, 0.0) for name in FEATURES])
+    copies = tree.multiplicity()[leaves].astype(float)
 
-    def evidence(scores: np.ndarray) -> float:
-        scaled = scores / temperature
+    def evidence(rows: np.ndarray) -> float:
+        scaled = logits[rows.astype(int)] / temperature
+        counts = copies[rows.astype(int)]
         top = float(scaled.max())
-        return top + float(np.log(np.exp(scaled - top).sum())) + SUPPORT_BONUS * float(np.log1p(len(scores)))
+        return (
+            top + float(np.log((counts * np.exp(scaled - top)).sum())) + SUPPORT_BONUS * float(np.log1p(counts.sum()))
+        )
 
-    return _vote(tree, leaves, logits, logits, canonical, evidence)
+    return _vote(tree, leaves, np.arange(len(leaves)), logits, canonical, evidence)
 
 
 ANSWER_RULES: dict[str, AnswerRule] = {

@@ -46,7 +46,8 @@ class Frontier:
         self.config = config
         self.expansions = 0
         self.started: list[int] = []
-        self.limits = [config.expansion_limit(depth) for depth in range(config.depth_limit + 1)]
+        self.under_way: dict[int, int] = {}
+        self.limits = [config.expansion_limit(depth) for depth in range(config.max_depth + 1)]
         self._arrays = {name: np.zeros(64, dtype) for name, dtype in _FIELDS.items()}
         self._parent: list[int] = []
         self._cut: set[int] = set()
@@ -80,6 +81,10 @@ class Frontier:
         """Whether `node` may be expanded now: open, not cut off by pruning, below its limits."""
         return bool(self._arrays["closed"][node] == 0)
 
+    def in_work(self, node: int) -> bool:
+        """Whether an expansion of `node` has begun and not ended."""
+        return self.under_way.get(node, 0) > 0
+
     def open_below(self, node: int) -> int:
         """How many nodes of the subtree at `node` may be expanded now."""
         return int(self._arrays["open"][node])
@@ -91,33 +96,42 @@ class Frontier:
     # --- writing ---------------------------------------------------------------------------------------------
 
     def add(self, parent: int, nodes: Sequence[int]) -> None:
-        """Take in new children of `parent`; call it once their values and the siblings' priors are in the tree."""
+        """Take in new children of `parent`; call it once their values are in the tree, and then `set_priors`."""
         self._grow(len(nodes))
         self._parent += [parent] * len(nodes)
         self.started += [0] * len(nodes)
         for node in nodes:
             self._arrays["closed"][node] = -np.inf
             self._set_open(node)
-        for sibling in self.tree.children[parent]:
-            self._refresh(sibling)
+            self._refresh(node)
         self._set_open(parent)
+
+    def set_priors(self, siblings: np.ndarray, priors: np.ndarray) -> None:
+        """Give the children `siblings` (K,) of one node their priors (K,); costs no Python loop."""
+        columns, arrays = self.tree.columns, self._arrays
+        columns["prior"][siblings] = priors
+        visits = columns["visits"][siblings] + arrays["virtual"][siblings]
+        arrays["exploration"][siblings] = columns["prior"][siblings].astype(np.float64) / (1 + visits)
 
     def start(self, node: int) -> None:
         """An expansion of `node` begins: it counts, and the path to it is under a virtual loss."""
         self.started[node] += 1
         self.expansions += 1
+        self.under_way[node] = self.under_way.get(node, 0) + 1
         self._shift_virtual(node, self.config.virtual_loss)
         self._set_open(node)
 
     def finish(self, node: int) -> None:
         """The expansion of `node` has ended, well or not."""
+        self.under_way[node] -= 1
         self._shift_virtual(node, -self.config.virtual_loss)
 
     def visit(self, node: int, value: float) -> None:
-        """Back `value` up: N += 1 and W += value on the path from `node` to the root."""
+        """Back `value` up: N += 1 and W += value + the rewards from there on, on the path from `node` to the root."""
         columns, widening = self.tree.columns, self.config.widening
-        visits, value_sum = columns["visits"], columns["value_sum"]
+        visits, value_sum, reward = columns["visits"], columns["value_sum"], columns["reward"]
         while node >= 0:
+            value += float(reward[node])
             visits[node] += 1
             value_sum[node] += value
             self._refresh(node)
@@ -150,7 +164,10 @@ class Frontier:
         columns, arrays = self.tree.columns, self._arrays
         count = int(columns["visits"][node]) + int(arrays["virtual"][node])
         arrays["exploration"][node] = float(columns["prior"][node]) / (1 + count)
-        arrays["quality"][node] = float(columns["value_sum"][node]) / count if count else self.node_value(node)
+        if count:
+            arrays["quality"][node] = float(columns["value_sum"][node]) / count
+        else:
+            arrays["quality"][node] = self.node_value(node) + float(columns["reward"][node])
 
     def node_value(self, node: int) -> float:
         """value_trust·v̂ + (1 − value_trust)·v_prior; v_prior where v̂ is unknown."""

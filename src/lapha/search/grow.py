@@ -21,9 +21,9 @@ from lapha.search.latents import TreeLatents
 from lapha.search.seams import finite_value
 from lapha.search.seeds import derived_seed
 from lapha.search.selection import selection_rule
+from lapha.search.siblings import Siblings
 from lapha.tree import SearchTree
-from lapha.tree.rewind import softmax
-from lapha.types import SampleRequest, SamplingParams, State, Status, Turn
+from lapha.types import Evaluation, Sample, SampleRequest, SamplingParams, State, Status, Step, Turn
 
 _OPEN = int(Status.OPEN)
 
@@ -55,6 +55,7 @@ class TreeSearch:
         self.services = services
         self.config = config
         self.tree = SearchTree(question, ())
+        self._family = Siblings(self.tree, config)
         self.latents = TreeLatents()
         self.stop_reason = "error"
         self.counts: Counter[str] = Counter(simulations=0, expansions=0, sampled_tokens=0, pruned=0)
@@ -74,6 +75,7 @@ class TreeSearch:
         try:
             async with deadline:
                 await self._start()
+                await self._first_chain()
                 self.stop_reason = await self._grow()
         except TimeoutError:
             # at the deadline, what has been taken into the tree stays; an engine's own time-out is an error
@@ -98,9 +100,27 @@ class TreeSearch:
         self._turns[0], self._states[0] = turn, state
         [evaluation] = await evaluate(self.services, [state], f"question {self.key}, root")
         self.tree = SearchTree(self.question, state.token_ids)
+        self._family = Siblings(self.tree, self.config)
         self.tree.value[0] = evaluation.value
         self.latents.append(evaluation.pooled)
         self._frontier = Frontier(self.tree, self.config)
+
+    async def _first_chain(self) -> None:
+        """The first simulation: one chain of most likely steps, down to its end. It counts towards no limit of expansions."""
+        if self.config.first_chain:
+            self.counts["simulations"] = 1
+            await self._chain(0, 1)
+
+    async def _chain(self, node: int, simulation: int) -> None:
+        """Most likely steps from `node` on, one child each, until one ends."""
+        while self.tree.status[node] == Status.OPEN and not self._out_of_tokens():
+            turn = self._turns[node]
+            params = replace(self._sampling(node, turn), temperature=0.0)
+            request = self._request(node, turn, 1, params, "chain")
+            expansion = await self._sampled(node, turn, request)
+            tokens = [tuple(sample.token_ids) for sample in expansion.samples] + expansion.repeats
+            self._take_in(expansion, simulation)
+            node = self._family.known(node)[tokens[0]]
 
     async def _grow(self) -> str:
         while True:
@@ -113,6 +133,7 @@ class TreeSearch:
                     continue  # revisits used up the budget
                 return "exhausted"
             for planned, expansion in zip(batch, await self._expand_all(batch)):
+                self._frontier.finish(planned.node)
                 self._take_in(expansion, planned.simulation)
             for planned in batch:  # only now: a node may have been expanded twice at once
                 self._release_if_finished(planned.node)
@@ -125,7 +146,11 @@ class TreeSearch:
         config = self.config
         if self.counts["simulations"] >= config.simulations:
             return "simulations"
-        if config.max_tokens is not None and self.counts["sampled_tokens"] >= config.max_tokens:
+        return self._out_of_tokens()
+
+    def _out_of_tokens(self) -> str | None:
+        limit = self.config.max_tokens
+        if limit is not None and self.counts["sampled_tokens"] >= limit:
             return "max_tokens"
         return self.services.meter.spent()
 
@@ -168,16 +193,23 @@ class TreeSearch:
 
     async def _expand(self, planned: Planned) -> Expansion:
         node, times, _ = planned
-        turn, config = self._turns[node], self.config
-        request = SampleRequest(
+        turn = self._turns[node]
+        request = self._request(node, turn, self.config.breadth, self._sampling(node, turn), times)
+        return await self._sampled(node, turn, request)
+
+    def _request(self, node: int, turn: Turn, n: int, params: SamplingParams, times: int | str) -> SampleRequest:
+        return SampleRequest(
             state=self._states[node],
             bridge_ids=turn.bridge_ids,
-            n=config.breadth,
-            params=self._sampling(node, turn),
-            seed=derived_seed(config.seed, self.key, node, times),
+            n=n,
+            params=params,
+            seed=derived_seed(self.config.seed, self.key, node, times),
             name=f"question {self.key}, node {node}, expansion {times}",
         )
-        return await expand(self.services, node, turn, int(self.tree.depth[node]) + 1, request)
+
+    async def _sampled(self, node: int, turn: Turn, request: SampleRequest) -> Expansion:
+        known = self._family.known(node) if self.config.merge_twins else None
+        return await expand(self.services, node, turn, int(self.tree.depth[node]) + 1, request, known)
 
     def _sampling(self, node: int, turn: Turn) -> SamplingParams:
         """Sampling parameters, with no more tokens than the context has room for."""
@@ -197,52 +229,73 @@ class TreeSearch:
 
     # --- taking an expansion into the tree -----------------------------------------------------------------
 
-    def _take_in(self, expansion: Expansion, simulation: int) -> None:
+    def _take_in(self, expansion: Expansion, simulation: int) -> list[int]:
+        """Make an expansion part of the tree; returns the nodes that it made."""
         tree, parent = self.tree, expansion.node
-        bridge = self._turns[parent].bridge_ids
-        depth = int(tree.depth[parent]) + 1
-        nodes = []
-        for sample, step, evaluation in zip(expansion.samples, expansion.steps, expansion.evaluations):
-            status = step.status
-            if status is Status.OPEN and depth >= self.config.depth_limit:
-                status = Status.DEPTH_LIMIT
-            elif status is Status.OPEN and self._is_full(sample.state, step.turn):
-                status = Status.CONTEXT_LIMIT
-            node = tree.add(
-                parent,
-                tokens=(*bridge, *sample.token_ids),
-                bridge_length=len(bridge),
-                logprobs=sample.logprobs,
-                text=step.text,
-                answer=step.answer,
-                status=status,
-                well_formed=step.well_formed,
-                value=evaluation.value,
-            )
-            nodes.append(node)
-            self.latents.append(evaluation.pooled)
-            self.counts["sampled_tokens"] += len(sample.token_ids)
-            for name, count in step.details.items():
-                self.counts[name] += count
-            if status is Status.OPEN:
-                self._turns[node], self._states[node] = step.turn, sample.state
-            else:
+        nodes, taken = [], []
+        for row, (sample, step) in enumerate(zip(expansion.samples, expansion.steps)):
+            tokens = tuple(sample.token_ids)
+            self._count(step)
+            if self.config.merge_twins and tokens in self._family.known(
+                parent
+            ):  # by an expansion that ran beside this one
                 self.services.environment.close(step.turn)
-        self.counts["expansions"] += 1
+                expansion.repeats.append(tokens)
+            else:
+                self.counts["sampled_tokens"] += len(tokens)
+                nodes.append(self._add(parent, sample, step, expansion.evaluations[row]))
+                taken.append(row)
         tree.simulation[nodes] = simulation
+        for tokens in expansion.repeats:
+            self.counts["sampled_tokens"] += len(tokens)
+            self.counts["repeats"] += 1
+            tree.repeats.append((simulation, self._family.repeat(parent, tokens)))
+        self.counts["expansions"] += 1
         tree.expansions[parent] += 1
-        siblings = tree.children[parent]
-        tree.prior[siblings] = softmax(tree.logprob[siblings])
-        self._frontier.finish(parent)
         self._frontier.add(parent, nodes)
-        self._back_up(nodes, expansion)
+        self._frontier.set_priors(*self._family.priors(parent))
+        self._back_up(nodes, [expansion.evaluations[row] for row in taken], [expansion.steps[row] for row in taken])
+        return nodes
 
-    def _back_up(self, nodes: list[int], expansion: Expansion) -> None:
+    def _count(self, step: Step) -> None:
+        for name, count in step.details.items():
+            self.counts[name] += count
+
+    def _add(self, parent: int, sample: Sample, step: Step, evaluation: Evaluation) -> int:
+        """One new child of `parent`."""
+        bridge, depth = self._turns[parent].bridge_ids, int(self.tree.depth[parent]) + 1
+        status = step.status
+        if status is Status.OPEN and depth >= self.config.max_depth:
+            status = Status.DEPTH_LIMIT
+        elif status is Status.OPEN and self._is_full(sample.state, step.turn):
+            status = Status.CONTEXT_LIMIT
+        node = self.tree.add(
+            parent,
+            tokens=(*bridge, *sample.token_ids),
+            bridge_length=len(bridge),
+            logprobs=sample.logprobs,
+            text=step.text,
+            answer=step.answer,
+            status=status,
+            well_formed=step.well_formed,
+            value=evaluation.value,
+        )
+        if step.reward is not None:
+            self.tree.reward[node] = finite_value(step.reward, "environment: Step.reward", f"node {node}")
+        self.latents.append(evaluation.pooled)
+        self._family.add(parent, node, tuple(sample.token_ids))
+        if status is Status.OPEN:
+            self._turns[node], self._states[node] = step.turn, sample.state
+        else:
+            self.services.environment.close(step.turn)
+        return node
+
+    def _back_up(self, nodes: list[int], evaluations: list[Evaluation], steps: list[Step]) -> None:
         tree = self.tree
-        for node, status, evaluation in zip(nodes, tree.status[nodes].tolist(), expansion.evaluations):
+        for node, status, evaluation, step in zip(nodes, tree.status[nodes].tolist(), evaluations, steps):
             if status != _OPEN:
                 value = finite_value(
-                    self.services.terminal_value(tree, node, evaluation), "terminal_value", f"node {node}"
+                    self.services.terminal_value(tree, node, evaluation, step), "terminal_value", f"node {node}"
                 )
             elif self.config.backs_up_values:
                 value = self._frontier.node_value(node)

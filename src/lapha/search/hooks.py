@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from lapha.search.seams import checked_sample
 from lapha.tree import SearchTree
-from lapha.types import Environment, Evaluation, Evaluator, Policy, Sample, SampleRequest
+from lapha.types import Environment, Evaluation, Evaluator, Policy, Sample, SampleRequest, Step
 
 # the value of a terminal node: by default the evaluator's own estimate; training closes over what it knows
-TerminalValue = Callable[[SearchTree, int, Evaluation], float]
+TerminalValue = Callable[[SearchTree, int, Evaluation], float] | Callable[[SearchTree, int, Evaluation, Step], float]
+NodeValue = Callable[[SearchTree, int, Evaluation, Step], float]
 # whether a tree may end early, asked after every simulation
 Stop = Callable[[SearchTree], bool]
+
+
+def seeing_steps(hook: TerminalValue) -> NodeValue:
+    """`hook`, called with the environment's `Step` too: as a fourth argument where it takes one."""
+    try:
+        inspect.signature(hook).bind(None, 0, None, None)
+    except TypeError:
+        return lambda tree, node, evaluation, step: hook(tree, node, evaluation)  # type: ignore[call-arg]
+    except ValueError:  # a builtin without a signature
+        return lambda tree, node, evaluation, step: hook(tree, node, evaluation)  # type: ignore[call-arg]
+    return hook  # type: ignore[return-value]
 
 
 def never(tree: SearchTree) -> bool:
@@ -86,7 +99,7 @@ class Services:
     policy: Policy
     evaluator: Evaluator
     environment: Environment
-    terminal_value: TerminalValue
+    terminal_value: NodeValue
     stop: Stop
     meter: RunMeter
 

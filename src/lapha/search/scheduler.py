@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 import math
 import time
@@ -18,7 +19,7 @@ from lapha.search.answers import AnswerChoice, Canonical, answer_rule
 from lapha.search.canonical import normalize_answer
 from lapha.search.config import SearchConfig
 from lapha.search.grow import TreeSearch
-from lapha.search.hooks import RunMeter, Services, Stop, TerminalValue, never
+from lapha.search.hooks import RunMeter, Services, Stop, TerminalValue, never, seeing_steps
 from lapha.search.journal import Journal
 from lapha.search.progress import progress_bar
 from lapha.search.result import SearchResult
@@ -47,7 +48,8 @@ class Search:
         evaluator: gives h(s) and v̂(s); default: the policy, if it is an `Evaluator` too.
         environment: the agent protocol; default: the policy's own (its attribute `environment`).
         config: settings.
-        terminal_value: ``(tree, node, evaluation) -> value`` of a node that ended; default: v̂, and 0 where unknown.
+        terminal_value: ``(tree, node, evaluation) -> value`` of a node that ended, or with the environment's `Step` as a
+            fourth argument; default: v̂, and 0 where unknown.
         stop: ``(tree) -> bool``, asked after every simulation: end this tree now; default: never.
         canonical: what makes two answers the same, for the rules that vote.
         identity: what `identity` cannot tell by itself, for journals: text that is added to it, or for some of the parts
@@ -79,6 +81,7 @@ class Search:
         self.evaluator: Evaluator = judge  # type: ignore[assignment]
         self.environment: Environment = world  # type: ignore[assignment]
         self.config = config or SearchConfig()
+        self._resolved = _with_depth(self.config, getattr(world, "depth_limit", None))
         self.terminal_value = terminal_value or own_estimate
         self.stop = stop or never
         self.canonical = canonical
@@ -233,7 +236,7 @@ class _Flight:
             policy=search.policy,
             evaluator=search.evaluator,
             environment=search.environment,
-            terminal_value=search.terminal_value,
+            terminal_value=seeing_steps(search.terminal_value),
             stop=search.stop,
             meter=search.meter,
         )
@@ -245,7 +248,7 @@ class _Flight:
         return len(self._trees)
 
     def take_off(self, index: int, question: str, key: str) -> None:
-        growing = TreeSearch(question, key, self._services, self._search.config)
+        growing = TreeSearch(question, key, self._services, self._search._resolved)
         task = asyncio.create_task(growing.run(), name=f"search {key}")
         self._trees[task] = (index, time.monotonic(), growing)
         task.add_done_callback(self._ended.append)
@@ -322,6 +325,16 @@ def _check_identity(identity: Any) -> None:
 def own_estimate(tree: SearchTree, node: int, evaluation: Evaluation) -> float:
     """The default terminal value: the evaluator's v̂, and 0 where it knows none."""
     return 0.0 if math.isnan(evaluation.value) else evaluation.value
+
+
+def _with_depth(config: SearchConfig, own: int | None) -> SearchConfig:
+    """The settings with the depth limit that holds: the environment's `own`, or a smaller one of the settings."""
+    given = config.depth_limit
+    if given is not None and own is not None and given != own:
+        smaller = min(given, own)
+        logger.warning("depth_limit: the settings say %d and the environment %d; %d holds", given, own, smaller)
+        return dataclasses.replace(config, depth_limit=smaller)
+    return config if own is None or given == own else dataclasses.replace(config, depth_limit=own)
 
 
 async def _keyed(questions: Iterable[str] | AsyncIterable[str]) -> AsyncIterator[tuple[int, str, str]]:

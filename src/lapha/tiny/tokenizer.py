@@ -73,5 +73,6 @@ def build_tokenizer() -> Any:
         chat_template=CHAT_TEMPLATE,
         clean_up_tokenization_spaces=False,
         lapha_protocol="native",
+        lapha_depth_limit=MOVE_LIMIT,
         model_max_length=512,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from lapha._checks import check
+from lapha.tree.priors import prior_logits, softmax
 from lapha.tree.search_tree import FIELDS, SearchTree
 
 
@@ -31,12 +32,17 @@ def rewind(tree: SearchTree, simulations: int) -> SearchTree:
         answer=tree.answer[:size],
     )
     past.revisits = [revisit for revisit in tree.revisits if revisit[0] <= simulations]
+    past.repeats = [repeat for repeat in tree.repeats if repeat[0] <= simulations]
+    past.prior_rule, past.prior_temperature = tree.prior_rule, tree.prior_temperature
     _replay_visits(past)
+    copies = np.log(past.multiplicity())
+    made_by: list[set[int]] = [set(past.simulation[children].tolist()) for children in past.children]
+    for simulation, twin in past.repeats:
+        made_by[int(past.parent[twin])].add(simulation)
     for node, children in enumerate(past.children):
-        made_by = past.simulation[children]
-        past.expansions[node] = len(set(made_by.tolist()))
+        past.expansions[node] = len(made_by[node])
         if children:
-            past.prior[children] = softmax(past.logprob[children])
+            past.prior[children] = softmax(prior_logits(past, children) + copies[children])
     return past
 
 
@@ -47,14 +53,7 @@ def _replay_visits(tree: SearchTree) -> None:
     visits = sorted([(int(tree.simulation[n]), n) for n in counted] + tree.revisits)
     for _, leaf in visits:
         value = float(tree.backed_up[leaf])
-        for node in tree.path(leaf):
+        for node in reversed(tree.path(leaf)):
+            value += float(tree.reward[node])
             tree.visits[node] += 1
             tree.value_sum[node] += value
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Softmax of a vector, in float64; 0 for −inf, also where all are."""
-    if float(logits.max()) == -np.inf:
-        return np.zeros(len(logits))
-    shifted = np.exp(logits.astype(np.float64) - float(logits.max()))
-    return shifted / shifted.sum()

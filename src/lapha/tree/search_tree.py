@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from lapha._checks import check
 from lapha.types import Status
 
 NO_PARENT = -1
+PriorRule = Literal["sum", "mean", "uniform"]
 _OPEN = int(Status.OPEN)  # looking a member of an enum up costs more than the comparison
 
 # field -> (dtype, value of a new node)
@@ -30,11 +31,12 @@ FIELDS: dict[str, tuple[Any, Any]] = {
     "value": (np.float32, np.nan),
     "prior": (np.float32, 1.0),
     "logprob": (np.float32, 0.0),
-    "expansions": (np.int16, 0),
+    "expansions": (np.int32, 0),
     "bridge_length": (np.int32, 0),
     "simulation": (np.int32, 0),
     "pruned_at": (np.int32, -1),
     "backed_up": (np.float64, np.nan),
+    "reward": (np.float64, 0.0),
 }
 
 
@@ -47,15 +49,18 @@ class SearchTree:
     * ``pruned`` bool, disabled by the pruner; ``well_formed`` bool, the formatting bonus b of the step;
     * ``visits`` int32, N; ``value_sum`` float64, W; ``value`` float32, v̂(s) in [0, 1] or NaN if unknown;
     * ``prior`` float32, softmax over siblings of the step's cumulative log-probability;
-    * ``logprob`` float32, sum of the step's token log-probabilities; ``expansions`` int16, times expanded;
+    * ``logprob`` float32, sum of the step's token log-probabilities; ``expansions`` int32, times expanded;
     * ``bridge_length`` int32, how many of the node's own tokens were appended rather than sampled;
     * ``simulation`` int32, the simulation that made the node (0 for the root, then from 1), ``pruned_at`` int32, the one
       after which it was pruned (−1 never), ``backed_up`` float64, the value backed up when it was made (NaN none):
-      with ``revisits``, what it takes to rewind a tree (`lapha.tree.rewind`).
+      with ``revisits`` and ``repeats``, what it takes to rewind a tree (`lapha.tree.rewind`);
+    * ``reward`` float64, what the step itself earned on the way (0 where the environment gives none).
 
     List attributes of length N: ``tokens`` (the node's own token ids: bridge, then sampled ones; the root's are the
     prompt), ``logprobs`` (per sampled token), ``text``, ``answer`` (None unless it answers), ``children``.
-    ``revisits`` lists (simulation, leaf) for simulations that ended in a leaf made earlier. ``stats`` holds counters.
+    ``revisits`` lists (simulation, leaf) for simulations that ended in a leaf made earlier, ``repeats`` (simulation, node)
+    for samples that were a node's token ids once more and became one with it. ``prior_rule`` and ``prior_temperature`` say
+    how priors come from log-probabilities. ``stats`` holds counters.
 
     Args:
         question: the question as asked.
@@ -77,6 +82,7 @@ class SearchTree:
     simulation: np.ndarray
     pruned_at: np.ndarray
     backed_up: np.ndarray
+    reward: np.ndarray
 
     def __init__(self, question: str, prompt_ids: Sequence[int], capacity: int = 64) -> None:
         check(capacity >= 1, "capacity", "an integer >= 1", capacity)
@@ -87,6 +93,9 @@ class SearchTree:
         self.answer: list[str | None] = []
         self.children: list[list[int]] = []
         self.revisits: list[tuple[int, int]] = []
+        self.repeats: list[tuple[int, int]] = []
+        self.prior_rule: PriorRule = "sum"
+        self.prior_temperature = 1.0
         self.stats: dict[str, float] = {}
         self._size = 0
         self._store = {name: np.full(capacity, fill, dtype) for name, (dtype, fill) in FIELDS.items()}
@@ -255,4 +264,11 @@ class SearchTree:
     @property
     def sampled_tokens(self) -> int:
         """How many tokens the policy sampled for the whole tree: the cost that modes are compared at."""
-        return sum(map(len, self.tokens)) - len(self.tokens[0]) - int(self.bridge_length[1:].sum())
+        once = sum(map(len, self.tokens)) - len(self.tokens[0]) - int(self.bridge_length[1:].sum())
+        return once + sum(len(self.sampled_ids(node)) for _, node in self.repeats)
+
+    def multiplicity(self) -> np.ndarray:
+        """(N,) int64: how often each node was sampled, 1 unless it was repeated."""
+        counts = np.ones(self._size, dtype=np.int64)
+        np.add.at(counts, [node for _, node in self.repeats], 1)
+        return counts

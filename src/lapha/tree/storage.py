@@ -28,6 +28,8 @@ def tree_to_dict(tree: SearchTree) -> dict[str, Any]:
         "text": list(tree.text),
         "answer": list(tree.answer),
         "revisits": [list(revisit) for revisit in tree.revisits],
+        "repeats": [list(repeat) for repeat in tree.repeats],
+        "prior": {"rule": tree.prior_rule, "temperature": tree.prior_temperature},
         "stats": dict(tree.stats),
     }
 
@@ -43,10 +45,13 @@ def tree_from_dict(document: dict[str, Any], source: str = "document") -> Search
         ValueError: a field is missing, of another length, or out of range.
     """
     try:
-        columns = {name: _to_array(document["fields"][name], dtype) for name, (dtype, _) in FIELDS.items()}
+        columns = {name: _to_array(document["fields"][name], dtype) for name, (dtype, _) in _fields(document)}
         lists = {name: list(document[name]) for name in ("tokens", "logprobs", "text", "answer")}
         tree = SearchTree(document["question"], ())
         tree.revisits = [(int(simulation), int(leaf)) for simulation, leaf in document["revisits"]]
+        tree.repeats = [(int(simulation), int(node)) for simulation, node in document.get("repeats", ())]
+        prior = document.get("prior", {})
+        tree.prior_rule, tree.prior_temperature = prior.get("rule", "sum"), float(prior.get("temperature", 1.0))
         tree.stats = dict(document["stats"])
         lists["tokens"] = [tuple(map(int, tokens)) for tokens in lists["tokens"]]
         lists["logprobs"] = [tuple(map(float, values)) for values in lists["logprobs"]]
@@ -61,6 +66,14 @@ def tree_from_dict(document: dict[str, Any], source: str = "document") -> Search
     check(bool((columns["parent"][1:] >= 0).all()), f"{source}: parent", "a single root", "several")
     tree.restore(columns, **lists)
     return tree
+
+
+def _fields(document: dict[str, Any]) -> list[tuple[str, Any]]:
+    """The fields of the tree; trees of older versions have no rewards, which are then 0."""
+    fields = document["fields"]
+    if "reward" not in fields:
+        fields["reward"] = [0.0] * len(fields["parent"])
+    return list(FIELDS.items())
 
 
 def save_tree(tree: SearchTree, path: str | Path) -> None:

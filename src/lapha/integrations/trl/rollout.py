@@ -86,7 +86,9 @@ class TreeRollout:
         check(callable(verifier), "verifier", "a callable (question, answer) -> reward", type(verifier).__name__)
         check(num_positive >= 0, "num_positive", "an integer >= 0", num_positive)
         self.verifier = verifier
-        self.search = search or SearchConfig(simulations=24, breadth=6, prune_every=8)
+        self.search = search or SearchConfig(
+            simulations=24, breadth=6, prune_every=8, first_chain=False, merge_twins=False
+        )
         self.shaping = shaping or ShapingConfig(breadth=self.search.breadth)
         check(
             self.shaping.breadth == self.search.breadth,
