@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from lapha.agent import stateful, ChatEnvironment, step_header
+from lapha.agent import ChatEnvironment, stateful, step_header
 from lapha.agent.environment import FEEDBACK_CHARS, clean, shorten
 from lapha.types import Environment, Status
 

@@ -144,9 +144,7 @@ def test_parallel_expansions_leave_exact_statistics(arguments, parallel, virtual
 def test_rewinding_gives_the_tree_of_a_shorter_search():
     """What a search of 60 simulations looked like after 7 is what a search of 7 simulations gives."""
     for selection in ("frontier", "puct"):
-        long = SearchConfig(
-            simulations=60, selection=selection, prune_every=5, revisit_leaves=True, breadth=4
-        )
+        long = SearchConfig(simulations=60, selection=selection, prune_every=5, revisit_leaves=True, breadth=4)
         [whole] = Search(ScriptedEngine(), config=long).run(["what?"])
         for simulations in (0, 1, 7, 32, 60):
             past = rewind(whole.tree, simulations)

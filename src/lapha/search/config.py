@@ -139,9 +139,7 @@ class SearchConfig:
     @property
     def backs_up_values(self) -> bool:
         """Whether the values of open children are backed up too."""
-        return self.backup == "value" or (
-            self.backup == "auto" and self.selection not in ("frontier", "beam", "dvts")
-        )
+        return self.backup == "value" or (self.backup == "auto" and self.selection not in ("frontier", "beam", "dvts"))
 
     def expansion_limit(self, depth: int) -> int:
         """How often a node at `depth` (root: 0) may be expanded."""
