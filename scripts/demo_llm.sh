@@ -13,7 +13,7 @@ for question in \
     "Tom reads 6 pages a day. How many pages does he read in one week?" \
     "A ticket costs 8 dollars. Mia buys 2 tickets and pays with a 20 dollar bill. How much change does she get?"; do
     number=$((number + 1))
-    "$venv/bin/python" -m lapha search --model "$out/model" "$question" --simulations 6 --breadth 3 --depth 4 \
+    "$venv/bin/python" -m lapha search --model "$out/model" "$question" --protocol plain --simulations 6 --breadth 3 --depth 6 \
         --max-tokens 120 --save "$out/tree-$number.json" --plot "$out/tree-$number.html"
 done
 echo "Trees: $out/tree-{1,2,3}.html"

@@ -85,6 +85,7 @@ class SampleRequest:
         seed: 63-bit seed of this request; a policy that is deterministic returns the same samples for the same
             request whatever else is in its batch.
         name: says which request this is, in error messages and logs.
+        stop_token_ids: tokens that end these continuations too, beside those at which the policy stops anyway.
     """
 
     state: State
@@ -93,6 +94,7 @@ class SampleRequest:
     params: SamplingParams
     seed: int
     name: str = ""
+    stop_token_ids: tuple[int, ...] = ()
 
 
 @dataclass(slots=True)
@@ -156,10 +158,12 @@ class Turn:
         bridge_ids: tokens that open the next step (appended to the node's state before sampling).
         context: whatever the environment needs to carry on from this node (step number, sandbox session, seen
             passages); children get it through `Environment.step`.
+        stop_token_ids: tokens that end the next step too, beside those at which the policy stops anyway.
     """
 
     bridge_ids: tuple[int, ...] = ()
     context: Any = None
+    stop_token_ids: tuple[int, ...] = ()
 
 
 @dataclass(slots=True)

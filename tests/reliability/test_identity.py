@@ -219,7 +219,7 @@ PARTS = {
         {
             "tools": ((tool_one,), (_other_tool(),)), "depth_limit": (4, 5), "context_limit": (400, 500),
             "system_prompt": ("Be good.", "Be bad."), "sandbox": (_Sandbox(1), _Sandbox(2)), "echo_chars": (20, 30),
-            "echo": (True, False), "template_options": ({"a": 1}, {"a": 2}),
+            "echo": (True, False), "answer_reader": (None, len), "template_options": ({"a": 1}, {"a": 2}),
         },
         {"tokenizer"},
     ),

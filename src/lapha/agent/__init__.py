@@ -3,6 +3,7 @@
 Needs transformers' tokenizers only where a `ChatEnvironment` with tools is made; importing needs nothing.
 """
 
+from lapha.agent.answer_reader import read_answer
 from lapha.agent.chat import ChatFormat
 from lapha.agent.echo import Seen
 from lapha.agent.environment import AgentContext, ChatEnvironment
@@ -15,15 +16,18 @@ from lapha.agent.protocol import (
     parse_step,
     step_header,
 )
+from lapha.agent.reasoning import REASONING_STEPS, ReasoningEnvironment
 from lapha.agent.tools import ToolBox, ToolResult, stateful
 from lapha.agent.turn_end import end_of_turn_ids, stop_token_ids
 
 __all__ = [
     "PYTHON_TOOL",
+    "REASONING_STEPS",
     "AgentContext",
     "ChatEnvironment",
     "ChatFormat",
     "ParsedStep",
+    "ReasoningEnvironment",
     "Seen",
     "ToolBox",
     "ToolCall",
@@ -32,6 +36,7 @@ __all__ = [
     "format_bonus",
     "format_step",
     "parse_step",
+    "read_answer",
     "stateful",
     "step_header",
     "stop_token_ids",

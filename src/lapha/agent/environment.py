@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from lapha._checks import check
 from lapha.agent import prompts
+from lapha.agent.answer_reader import read_answer
 from lapha.agent.chat import ChatFormat
 from lapha.agent.echo import MIN_CHARS, Seen, normalise
 from lapha.agent.protocol import PYTHON_TOOL, ParsedStep, ToolCall, parse_step, step_header
@@ -67,6 +68,8 @@ class ChatEnvironment:
             The caller closes it.
         echo: whether a step that only repeats its context is terminal. A tool that is marked with `stateful` is exempt.
         echo_chars: shortest thinking, in characters, that counts as an echo when it only repeats its context.
+        answer_reader: finds a final answer in a step without a well-formed one, such as ``\\boxed{42}`` or "the answer is
+            42"; such a step is not well-formed. None reads the protocol alone.
         template_options: variables of the chat template, such as ``{"enable_thinking": True}``. A template that tells
             the model not to think is asked to let it think, since a step of this protocol begins with its thinking.
 
@@ -89,6 +92,7 @@ class ChatEnvironment:
         sandbox: SandboxLike | None = None,
         echo_chars: int = MIN_CHARS,
         echo: bool = True,
+        answer_reader: Callable[[str], str | None] | None = read_answer,
         template_options: Mapping[str, Any] | None = None,
     ) -> None:
         if depth_limit is None:
@@ -104,6 +108,7 @@ class ChatEnvironment:
         self._python_schema = python_schema() if sandbox is not None else None
         self._echo_chars = echo_chars
         self._echo = echo
+        self._reader = answer_reader
         self._stateful = frozenset(tool.__name__ for tool in tools if getattr(tool, "stateful", False))
         schemas = self._toolbox.schemas + ([self._python_schema] if self._python_schema else [])
         native = getattr(tokenizer, "init_kwargs", {}).get("lapha_protocol") == "native"
@@ -152,7 +157,7 @@ class ChatEnvironment:
             the call (``unknown_tool``, ``bad_arguments``, ``tool_error``, ``timeout``, …).
         """
         context: AgentContext = turn.context
-        parsed = parse_step(sample.text, context.step)
+        parsed = self._read(sample.text, context.step)
         truncated = sample.finish_reason == "length"
         well_formed = parsed.well_formed and not truncated
         details = {"malformed": int(not well_formed), "truncated": int(truncated)}
@@ -188,6 +193,14 @@ class ChatEnvironment:
         if turn.context is not None and turn.context.session is not None:
             turn.context.session.release()
             turn.context = replace(turn.context, session=None)
+
+    def _read(self, text: str, step: int) -> ParsedStep:
+        """The step as the protocol reads it; without an action of its own, an answer that it gives in another way."""
+        parsed = parse_step(text, step)
+        if parsed.kind != "think" or self._reader is None:
+            return parsed
+        answer = self._reader(text)
+        return parsed if answer is None else replace(parsed, kind="answer", answer=answer, well_formed=False)
 
     def _header(self, step: int) -> str:
         """What opens step `step` in the context; a template's own ``<think>`` comes before the number."""

@@ -120,7 +120,7 @@ def load_model(model: ModelConfig, depth_limit: int | None) -> LoadedModel:
         ValueError: no such model, no chat template, or an extra is missing.
     """
     require("transformers", extra="llm")
-    from lapha.agent import ChatEnvironment
+    from lapha.agent import REASONING_STEPS, ChatEnvironment, ReasoningEnvironment
     from lapha.cli._progress import quiet_libraries
 
     quiet_libraries()
@@ -134,7 +134,14 @@ def load_model(model: ModelConfig, depth_limit: int | None) -> LoadedModel:
         pooling = list(model.pooling_server)
         check(not pooling, "pooling_server", "none without a server to sample from", pooling)
         engine = TransformersEngine.from_pretrained(path, value_head=head, gguf_file=model.gguf_file)
-    plain = ChatEnvironment(engine.tokenizer, depth_limit=depth_limit, context_limit=model.context_limit)
+    plain: Environment
+    if model.protocol == "plain":
+        check(model.tools == "none", "tools", "'none' with the protocol 'plain'", repr(model.tools))
+        plain = ReasoningEnvironment(
+            engine.tokenizer, depth_limit=depth_limit or REASONING_STEPS, context_limit=model.context_limit
+        )
+    else:
+        plain = ChatEnvironment(engine.tokenizer, depth_limit=depth_limit, context_limit=model.context_limit)
     loaded = LoadedModel(model.model, engine, plain, plain, head is not None)
     if model.tools == "python":
         from lapha.sandbox import create_sandbox

@@ -240,7 +240,7 @@ class VLLMLocalEngine:
             repetition_penalty=params.repetition_penalty,
             seed=request.seed & (2**62 - 1),  # vLLM adds the index of the continuation to it
             logprobs=0,
-            stop_token_ids=self._stop_token_ids or None,
+            stop_token_ids=sorted({*self._stop_token_ids, *request.stop_token_ids}) or None,
             detokenize=False,
             output_kind=self._vllm.sampling_params.RequestOutputKind.FINAL_ONLY,
         )

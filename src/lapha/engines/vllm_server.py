@@ -240,7 +240,7 @@ class VLLMServerEngine:
             "logprobs": 0,  # of the sampled token alone
             "return_token_ids": True,
             "skip_special_tokens": False,
-            "stop_token_ids": self._stop_token_ids,
+            "stop_token_ids": sorted({*self._stop_token_ids, *request.stop_token_ids}),
         }
 
     def _sample(self, completion: Completion, prefix: tuple[int, ...]) -> Sample:

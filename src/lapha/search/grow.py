@@ -205,6 +205,7 @@ class TreeSearch:
             params=params,
             seed=derived_seed(self.config.seed, self.key, node, times),
             name=f"question {self.key}, node {node}, expansion {times}",
+            stop_token_ids=turn.stop_token_ids,
         )
 
     async def _sampled(self, node: int, turn: Turn, request: SampleRequest) -> Expansion:

@@ -39,6 +39,7 @@ class Job:
     seed: int = 0
     max_tokens: int = 0
     sampler: TokenSampler | None = None
+    stop_ids: frozenset[int] = frozenset()
     results: list[Sample | None] = field(default_factory=list)
     remaining: int = 0
 
@@ -47,7 +48,7 @@ class Job:
         return cls(
             state=request.state, bridge_ids=tuple(request.bridge_ids), n=request.n, future=loop.create_future(),
             loop=loop, name=request.name, seed=request.seed, max_tokens=request.params.max_tokens,
-            sampler=sampler_for(request.params), results=[None] * request.n, remaining=request.n,
+            sampler=sampler_for(request.params), stop_ids=frozenset(request.stop_token_ids), results=[None] * request.n, remaining=request.n,
         )  # fmt: skip
 
     @property
@@ -108,7 +109,7 @@ class Row:
         """Write one token, and note if it is the last."""
         self.tokens.append(token)
         self.logprobs.append(logprob)
-        if token in stop_ids:
+        if token in stop_ids or token in self.job.stop_ids:
             self.reason = "stop"
         elif len(self.tokens) >= self.job.max_tokens or self.job.abandoned:
             self.reason = "length"
