@@ -108,7 +108,7 @@ def test_bad_arguments_are_named(arguments, message):
         (
             "selection",
             "best",
-            r"selection: expected one of 'frontier', 'puct', 'beam', 'dvts' or a function \(package.module:name\), got 'best'",
+            r"selection: expected one of 'beam', 'dvts', 'frontier', 'puct' or a function \(package.module:name\), got 'best'",
         ),
         ("answer", "best", "answer: expected one of"),
         ("backup", "all", "backup: expected one of"),
