@@ -13,7 +13,7 @@ from lapha.evaluation.modes import check_modes
 from lapha.search import SearchConfig
 
 Mode: TypeAlias = Literal["single", "react", "value", "majority", "best-of-n"]
-Protocol: TypeAlias = Literal["steps", "plain"]
+AgentProtocol: TypeAlias = Literal["steps", "plain"]
 Tools: TypeAlias = Literal["none", "python"]
 TINY = "tiny"
 
@@ -40,7 +40,7 @@ class ModelConfig:
     value_head: str | None = option(None, "Folder or file of a value head.", shown="the model's own")
     gguf_file: str | None = option(None, "Name of a GGUF file in the model's folder.")
     context_limit: int = option(4096, "Most tokens of a context.", ge=1)
-    protocol: Protocol = option(
+    protocol: AgentProtocol = option(
         "steps",
         "'steps': numbered turns with thinking, tools and tags; 'plain': chain of thought as the model writes it.",
     )
