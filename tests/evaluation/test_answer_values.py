@@ -204,6 +204,16 @@ def test_tiny_numbers_differ_however_small(m, n, a, b):
     )
 
 
+@pytest.mark.parametrize(
+    ("first", "other"),
+    [("\\pi+10^{-700}", "\\pi"), ("\\cos(10^{-300})", "1"), ("e^{-10000}", "0"), ("\\frac{1}{10^{5000}}", "\\frac{1}{10^{5001}}"), ("1-10^{-2000}", "1"),
+     ("(\\frac12)^{2000}", "(\\frac12)^{2001}"), ("x+10^{-99}", "x"), ("e^{1000}", "e^{1000}+10^{-300}"), ("\\sqrt{2}\\cdot 2^{-3000}", "\\sqrt{2}\\cdot 2^{-3001}")],
+)  # fmt: skip
+def test_differences_far_behind_the_point_count(first, other):
+    assert plain_verdict(first, other).correct is plain_verdict(other, first).correct is False
+    assert plain_verdict(f"1\\cdot ({first})", first).correct is True
+
+
 @settings(max_examples=100, deadline=None, derandomize=True)
 @given(st.integers(2, 300), st.integers(2, 300))
 def test_probabilities_over_factorials_differ(m, n):

@@ -17,12 +17,13 @@ import mpmath
 
 WORKING_DIGITS = 1050
 """Decimal digits that irrational numbers are computed with."""
-COMPARED_DIGITS = 400
+COMPARED_DIGITS = 900
 """Leading decimal digits that tell irrational numbers apart."""
 
 _ZERO_BELOW = 1000  # a sum that is 10^-1000 of its largest term is zero: no other number is so small by chance
-_LOST_BELOW = 550  # one that is smaller than 10^-550 of it has too few digits left
-_LARGEST = 600  # decimal exponent of an argument of sin or exp
+_LOST_BELOW = 120  # one that is smaller than 10^-120 of it has too few digits left
+_POLE = 900  # decimal exponent of a value that is a pole with rounding errors
+_LARGEST = 100  # decimal exponent of an argument of sin or exp
 _EXACT_BITS = 1 << 18  # of an exact number
 _MOST_COST = 1500  # elementary functions that one expression may evaluate
 _GAMMA_COST, _GAMMA_SHIFT = 90, 1500  # Γ(x) from Γ(x + 1500), where its asymptotic series is short
@@ -72,6 +73,7 @@ def context() -> Any:
         _LOCAL.tiny = found.mpf(10) ** -_ZERO_BELOW
         _LOCAL.lost = found.mpf(10) ** -_LOST_BELOW
         _LOCAL.huge = found.mpf(10) ** _LARGEST
+        _LOCAL.pole = found.mpf(10) ** _POLE
     return found
 
 
@@ -261,7 +263,7 @@ def function(name: str) -> Callable[[Value], Value]:
             found = context().mpc(getattr(context(), name)(argument))
         except (ValueError, ZeroDivisionError) as error:
             raise UnreadError(f"no {name} there") from error
-        if not context().isfinite(found) or abs(found) > 1 / _LOCAL.lost:
+        if not context().isfinite(found) or (name != "exp" and abs(found) > _LOCAL.pole):
             raise UnreadError(f"no {name} there")
         parts = [context().mpf(0) if abs(part) < _LOCAL.tiny else part for part in (found.real, found.imag)]
         return ZERO if not any(parts) else context().mpc(*parts)
