@@ -49,7 +49,8 @@ def check_parent(parent: torch.Tensor, size: int, name: str = "parent") -> None:
     """`parent` must be (N,) integers, −1 at roots, and every other entry earlier than its own index."""
     check(isinstance(parent, torch.Tensor), name, "a torch.Tensor", type(parent).__name__)
     check(parent.dim() == 1 and parent.shape[0] == size, name, f"shape ({size},)", f"shape {tuple(parent.shape)}")
-    check(not parent.is_floating_point() and parent.dtype != torch.bool, name, "an integer dtype", parent.dtype)
+    whole = not (parent.is_floating_point() or parent.is_complex() or parent.dtype == torch.bool)
+    check(whole, name, "an integer dtype", parent.dtype)
     index = torch.arange(size, device=parent.device)
     bad = (parent >= index) | (parent < -1)
     if bool(bad.any()):

@@ -19,7 +19,7 @@ ROWS = [
     {"_checks", "_digests", "_imports", "_text"},
     {"_options"},
     {"types"},
-    {"_http", "_identity", "_store"},
+    {"_http", "_identity", "_store", "_typed"},
     {"geometry", "tree"},
     {"kernels"},
     {"latent", "shaping", "pruning"},

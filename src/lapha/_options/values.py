@@ -233,7 +233,7 @@ def _fit_one(value: Any, hint: Any, bounds: Bounds) -> Any:
     if hint is type(None):
         return _need(value is None, value)
     if origin is Literal:
-        return _need(any(value == choice and type(value) is type(choice) for choice in get_args(hint)), value)
+        return _need(any(type(value) is type(choice) and value == choice for choice in get_args(hint)), value)
     if hint is bool:
         return _need(type(value) is bool, value)
     if hint is int:  # of any kind, numpy's too

@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from lapha._checks import check
+from lapha._typed import typed
 
 PYTHON_TOOL = "execute_python_code"
 """The tool that a fenced python block calls; its one argument is ``code``."""
@@ -86,11 +87,13 @@ class _Action(NamedTuple):
     end: int
 
 
+@typed
 def step_header(step: int) -> str:
     """The opening of step `step` (1 for the first), which is pre-filled and never sampled."""
     return f"STEP-{step}:\n<think>\n"
 
 
+@typed
 def parse_step(text: str, depth: int) -> ParsedStep:
     """Read one step.
 

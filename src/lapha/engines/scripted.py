@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from lapha._checks import check
+from lapha._typed import check_fields
 from lapha.types import Evaluation, Sample, SampleRequest, State, Status, Step, Turn
 
 # A question's UTF-8 bytes are its tokens 0–255; the script adds these.
@@ -191,6 +192,7 @@ class ScriptedEngine:
     stats: ScriptedStats = field(default_factory=ScriptedStats)
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name in ("latency", "evaluate_latency", "jitter"):
             check(getattr(self, name) >= 0, name, "a number >= 0", getattr(self, name))
         for name in ("answer_rate", "garbled_rate"):

@@ -12,6 +12,8 @@ from math import comb
 import numpy as np
 from scipy import stats
 
+from lapha._typed import typed
+
 _ALPHA = 0.05
 _EXACT_SUBSETS = 3000
 _RESAMPLES = 9999
@@ -139,6 +141,7 @@ def _finite(scores: Scores) -> np.ndarray:
     return values[np.isfinite(values)]
 
 
+@typed
 def pass_at_k(samples: int, correct: int, k: int) -> float:
     """Chance that at least one of k samples is right, unbiased from n samples of which c are (Chen et al., 2021).
 

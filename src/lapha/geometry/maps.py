@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from lapha._checks import check, check_float_tensor
+from lapha._typed import typed
 from lapha.geometry.autograd import FromPolar, chord, differentiable_once
 from lapha.geometry.checks import check_broadcast
 from lapha.geometry.distance import dist
@@ -87,6 +88,7 @@ def from_frame(X: PolarPoints, w: Tensor) -> Tensor:
     return (w / torch.cosh(X.radius * math.sqrt(X.curvature)).square()[..., None]).to(w.dtype)
 
 
+@typed
 def geodesic(X: PolarPoints, Y: PolarPoints, s: float | Tensor) -> PolarPoints:
     """The point at fraction s of the way from x (s = 0) to y (s = 1), at constant speed; s may lie outside [0, 1].
 

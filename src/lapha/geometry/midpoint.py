@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lapha._checks import check, check_float_tensor
+from lapha._typed import typed
 from lapha.geometry.autograd import exact_matmul
 from lapha.geometry.checks import check_broadcast
 from lapha.geometry.distance import dist
@@ -20,6 +21,7 @@ from lapha.geometry.translate import SpatialToPolar
 _NEWTON_SHARES = (1.0, 0.3, 0.1, 0.03)
 
 
+@typed
 def weighted_midpoint(X: PolarPoints, weights: Tensor | None = None) -> PolarPoints:
     """Weighted midpoint along the last batch dimension: the gyromidpoint, which is the hyperboloid's centroid.
 
@@ -102,6 +104,7 @@ def _log_norm(u: Tensor, a: Tensor, weights: Tensor) -> Tensor:
     return 0.5 * torch.where(apart, torch.logaddexp(log_radial, log_angular), log_radial)
 
 
+@typed
 def frechet_mean(
     X: PolarPoints, weights: Tensor | None = None, *, tolerance: float = 1e-10, max_iterations: int = 100
 ) -> PolarPoints:

@@ -12,6 +12,7 @@ from geoopt.manifolds.base import ScalingInfo
 from torch import Tensor
 
 from lapha._checks import check
+from lapha._typed import typed
 from lapha.geometry import ball
 from lapha.geometry._blocks import in_blocks
 from lapha.geometry.autograd import Distance, ToPolar, pairwise_chord
@@ -38,6 +39,7 @@ class PoincareBall(geoopt.PoincareBall):
 
     __scaling__ = geoopt.PoincareBall.__scaling__.copy()
 
+    @typed
     def __init__(self, c: float | Tensor = 1.0, learnable: bool = False) -> None:
         if isinstance(c, Tensor):
             one = "one number (a ball has one curvature; for several, use several balls)"

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from lapha._checks import check, check_finite, check_float_tensor
+from lapha._typed import typed
 from lapha.geometry.autograd import ToPolar, from_polar
 from lapha.geometry.checks import check_curvature, check_on_hyperboloid, check_unit_length, check_vectors
 from lapha.geometry.numerics import accumulate_dtype, ball_limit, compute_dtype
@@ -130,6 +131,7 @@ class PolarPoints:
         return cls(direction.to(x.dtype), radius.to(compute_dtype(x.dtype)), curvature)
 
     @classmethod
+    @typed
     def origin(
         cls,
         shape: Sequence[int],
@@ -138,7 +140,13 @@ class PolarPoints:
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
     ) -> PolarPoints:
-        """The origin, (…,) = `shape` times, in dimension D = `dim`."""
+        """The origin, (…,) = `shape` times, in dimension D = `dim`.
+
+        Raises:
+            ValueError: an argument of another type, or below 0 (`dim`: below 1).
+        """
+        check(dim >= 1, "dim", "an integer >= 1", dim)
+        check(all(size >= 0 for size in shape), "shape", "integers >= 0", tuple(shape))
         dtype = torch.get_default_dtype() if dtype is None else dtype
         direction = torch.zeros((*shape, dim), dtype=dtype, device=device)
         direction[..., :1] = 1

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from lapha._checks import check
+from lapha._typed import typed
 from lapha.geometry import PolarPoints
 from lapha.latent import _queries
 from lapha.latent._bank_checks import check_points, check_tree_id, ids_to_array
@@ -19,6 +20,13 @@ from lapha.latent._store import SegmentStore
 
 Ids = int | Sequence[int] | np.ndarray | torch.Tensor
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+def _device(name: torch.device | str) -> torch.device:
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"device: expected a torch device, got {name!r}") from error
 
 
 def _with_index(device: torch.device) -> torch.device:
@@ -54,6 +62,7 @@ class LatentBank:
         ValueError: a value outside its range, or a budget smaller than one row.
     """
 
+    @typed
     def __init__(
         self,
         dim: int,
@@ -69,7 +78,7 @@ class LatentBank:
         check(dtype in _DTYPES, "dtype", "one of " + ", ".join(map(str, _DTYPES)), dtype)
         self.dim = dim
         self.curvature = float(curvature)
-        self.device = _with_index(torch.device(device))
+        self.device = _with_index(_device(device))
         self.dtype = dtype
         self._store = SegmentStore(dim, dtype, self.device, bool(mirror), memory_budget)
         self._lock = threading.RLock()
@@ -81,6 +90,7 @@ class LatentBank:
 
     # ---- appending ---------------------------------------------------------------------------------------------
 
+    @typed
     def append(self, points: PolarPoints, tree_id: int = 0) -> torch.Tensor:
         """Add latents to a tree's segment; amortised O(1) a row.
 
@@ -202,6 +212,7 @@ class LatentBank:
         rows = self._segment(tree_id).rows
         return torch.from_numpy(rows.ids[: rows.size].copy())
 
+    @typed
     def segment(self, tree_id: int, start: int = 0, stop: int | None = None) -> PolarPoints:
         """A tree's latents in append order, rows [start, stop): a view, or, if offloaded from a GPU, a fetched slice.
 
@@ -239,6 +250,7 @@ class LatentBank:
 
     # ---- distances on ids --------------------------------------------------------------------------------------
 
+    @typed
     def pairwise(self, ids: Ids, other: Ids | None = None) -> torch.Tensor:
         """Geodesic distances between latents, (N, M) float32; `other` defaults to `ids`.
 
@@ -247,6 +259,7 @@ class LatentBank:
         """
         return _queries.pairwise(self, ids, other)
 
+    @typed
     def nearest(self, ids: Ids, among: Ids, *, exclude_self: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
         """The nearest latent of `among` for each of `ids`: distances (N,) float32 and ids (N,) int64.
 
@@ -258,6 +271,7 @@ class LatentBank:
         """
         return _queries.nearest(self, ids, among, exclude_self=exclude_self)
 
+    @typed
     def knn(self, ids: Ids, among: Ids, k: int, *, exclude_self: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
         """The `k` nearest latents of `among`, nearest first: distances (N, k) float32 and ids (N, k) int64.
 
@@ -266,6 +280,7 @@ class LatentBank:
         """
         return _queries.knn(self, ids, among, k, exclude_self=exclude_self)
 
+    @typed
     def potential(self, ids: Ids, goal_ids: Ids, eps: float = 1e-8) -> torch.Tensor:
         """V(s) = d_root / (d_root + d_goal + eps) with the latents `goal_ids` as goals, (N,) in [0, 1].
 

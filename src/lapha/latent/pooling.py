@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from lapha._checks import check, check_float_tensor
+from lapha._typed import typed
 from lapha.geometry import PolarPoints
 
 
@@ -29,6 +30,7 @@ def _masked_sum(hidden: torch.Tensor, mask: torch.Tensor | None) -> tuple[torch.
     return kept.sum(dim=-2, dtype=torch.float32), counted.sum(dim=-1)
 
 
+@typed
 def pool_hidden(hidden: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
     """h(s): the mean hidden state over a state's tokens (method: state, latent, root).
 

@@ -10,6 +10,7 @@ from torch import nn
 
 from lapha._checks import check, check_choice, check_float_tensor
 from lapha._store import read_tensors, write_tensors
+from lapha._typed import typed
 
 # In a folder of its own: vLLM reads every .safetensors file that lies beside a model's weights.
 FOLDER = "value_head"
@@ -35,6 +36,7 @@ class ValueHead(nn.Module):
         ValueError: a value outside its range.
     """
 
+    @typed
     def __init__(
         self,
         hidden_size: int,
@@ -125,6 +127,7 @@ class ValueHead(nn.Module):
         return head
 
 
+@typed
 def value_loss(
     pred: torch.Tensor,
     target: torch.Tensor,
@@ -149,6 +152,7 @@ def value_loss(
     check_float_tensor(target, "target")
     for name, tensor in (("target", target), ("mask", mask), ("weights", weights)):
         if tensor is not None:
+            check(not tensor.is_complex(), name, "real numbers", tensor.dtype)
             check(tensor.shape == pred.shape, name, f"shape {tuple(pred.shape)}", f"shape {tuple(tensor.shape)}")
     counted = torch.ones_like(pred, dtype=torch.bool) if mask is None else mask.to(torch.bool)
     goal = target.detach().float()

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from lapha._checks import check
+from lapha._typed import typed
 from lapha.geometry import PolarPoints
 from lapha.pruning._cuts import by_appearance, find_cut, labels_below
 from lapha.pruning._distances import distance_matrix
@@ -48,6 +49,7 @@ def check_latents(points: Any, name: str = "points") -> None:
         raise ValueError(f"{name}: expected finite latents, got NaN or Inf, the first at row {first}")
 
 
+@typed
 def cluster(points: PolarPoints, config: PruneConfig | None = None, **options: Any) -> torch.Tensor:
     """Cluster latents that lie close together: paraphrases of the same step.
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from lapha._checks import check
+from lapha._typed import typed
 from lapha.geometry import PolarPoints
 from lapha.pruning._survivors import choose_disabled, closeness, members_of
 from lapha.pruning.clustering import Clustering, find_clusters, make_config
@@ -52,6 +53,7 @@ class PruneResult:
     stats: PruneStats
 
 
+@typed
 def prune(
     points: PolarPoints,
     *,

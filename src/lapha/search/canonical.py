@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from lapha._typed import typed
+
 _WRAPPERS = re.compile(r"^\\(?:boxed|text|mathrm|textbf|mbox)\s*\{(.*)\}$", re.DOTALL)
 _MATH = [("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]")]
 _SPACING = re.compile(r"\\[,;:! ]|\\(?:left|right|displaystyle|quad|qquad)(?![a-zA-Z])|\s+")
@@ -11,6 +13,7 @@ _FRACTION = re.compile(r"\\[dt]frac(?![a-zA-Z])")
 _THOUSANDS = re.compile(r"(?<=\d)(?:,|\{,\})(?=\d{3}(?:\D|$))")
 
 
+@typed
 def normalize_answer(text: str) -> str:
     """A normal form of a short answer: no spaces, no maths delimiters, no ``\\boxed``, lower case, plain fractions.
 

@@ -7,6 +7,7 @@ import torch
 
 from lapha import kernels
 from lapha._checks import check
+from lapha._typed import shown, typed
 from lapha.geometry import PolarPoints
 from lapha.tree import SearchTree
 
@@ -15,6 +16,7 @@ MIN_DECREASE = 1e-4  # of v̂ from one state to the next, below which it is not 
 MIN_POINTS = 3  # with fewer there is no density to speak of
 
 
+@typed
 def leaf_features(tree: SearchTree, latents: PolarPoints | None, leaves: np.ndarray, neighbours: int = 5) -> np.ndarray:
     """(K, 7) float64 features of `leaves`; of each, more is better.
 
@@ -33,6 +35,9 @@ def leaf_features(tree: SearchTree, latents: PolarPoints | None, leaves: np.ndar
     """
     check(latents is None or len(latents) == len(tree), "latents", f"one a node ({len(tree)})", len(latents or ()))
     check(neighbours >= 1, "neighbours", "an integer >= 1", neighbours)
+    whole = leaves.dtype.kind in "iu" and leaves.ndim == 1 and bool(((leaves >= 0) & (leaves < len(tree))).all())
+    check(whole or not leaves.size, "leaves", f"(K,) integers in [0, {len(tree)})", shown(leaves))
+    leaves = leaves.astype(np.int64).reshape(-1)
     visits = tree.visits[leaves]
     value = _known(tree.value[leaves].astype(np.float64))
     backed_up = tree.value_sum[leaves] / np.maximum(visits, 1)

@@ -9,11 +9,13 @@ from torch import Tensor
 
 from lapha import kernels
 from lapha._checks import check, check_parent
+from lapha._typed import typed
 from lapha.geometry import PolarPoints, dist0
 from lapha.geometry.potential import potential_ratio
 from lapha.shaping.segments import subtree_sum
 
 
+@typed
 def potential(
     points: PolarPoints,
     goal: Tensor | PolarPoints,
@@ -114,6 +116,7 @@ def check_mask(mask: Tensor, name: str, size: int) -> None:
     check(tuple(mask.shape) == (size,), name, f"shape ({size},)", f"shape {tuple(mask.shape)}")
 
 
+@typed
 def success_rate(parent: Tensor, terminal: Tensor, correct: Tensor) -> Tensor:
     """Share of each node's terminal descendants (itself included) that are correct.
 
@@ -129,6 +132,7 @@ def success_rate(parent: Tensor, terminal: Tensor, correct: Tensor) -> Tensor:
         ValueError: wrong types or shapes, or a correct node that is not terminal.
     """
     check(isinstance(terminal, Tensor), "terminal", "a torch.Tensor", type(terminal).__name__)
+    check(terminal.dim() == 1, "terminal", "shape (N,)", f"shape {tuple(terminal.shape)}")
     check_mask(terminal, "terminal", len(terminal))
     check_mask(correct, "correct", len(terminal))
     check_parent(parent, len(terminal))

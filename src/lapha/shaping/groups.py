@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lapha._checks import check, check_float_tensor, check_parent
+from lapha._typed import typed
 from lapha.shaping.segments import segment_moments
 
 MIN_RANGE = 1e-12  # of the rewards in a group, below which it teaches nothing
@@ -28,6 +29,7 @@ class SiblingGroup:
     members: Tensor
 
 
+@typed
 def sibling_advantages(r: Tensor, parent: Tensor, eps: float = ADVANTAGE_EPS) -> Tensor:
     """Advantage of each node among its siblings: (r − mean) / (population standard deviation + eps).
 
@@ -66,6 +68,7 @@ def grouped_advantages(r: Tensor, group: Tensor, eps: float) -> Tensor:
     return result
 
 
+@typed
 def choose_sibling_groups(
     r: Tensor, V: Tensor, parent: Tensor, breadth: int, max_groups: int = 2
 ) -> list[SiblingGroup]:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from lapha._checks import check, check_parent
+from lapha._typed import typed
 from lapha.geometry import PolarPoints
 from lapha.shaping._potential import check_leaves, check_mask, check_points
 from lapha.shaping.audit import audit_potential, resolve
@@ -39,6 +40,7 @@ class Shaped:
     advantage: Tensor
 
 
+@typed
 def shape(
     points: PolarPoints,
     parent: Tensor,

@@ -9,12 +9,14 @@ import torch
 from torch import Tensor
 
 from lapha._checks import check, check_finite, check_float_tensor, check_parent
+from lapha._typed import typed
 from lapha.shaping._potential import check_mask
 
 MIN_VARIANCE = 1e-12  # of ΔV over a tree, below which its potential carries no signal
 MIN_SUM = 1e-9
 
 
+@typed
 def process_reward(V: Tensor, parent: Tensor, gamma: float = 1.0) -> Tensor:
     """Strict process reward r(i, j) = gamma·V(j) − V(i) of the edge that ends in each node.
 
@@ -114,6 +116,7 @@ def _weights_core(
     return AdaptiveWeights(value=raw_value / total, format=raw_format / total)
 
 
+@typed
 def adaptive_process_reward(
     V: Tensor,
     parent: Tensor,

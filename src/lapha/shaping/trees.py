@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from lapha._checks import check
+from lapha._typed import typed
 from lapha.geometry import PolarPoints
 from lapha.shaping._potential import success_rate
 from lapha.shaping.audit import Auditor, resolve
@@ -84,6 +85,7 @@ class TreeRow:
     question: str
 
 
+@typed
 def shape_tree(tree: SearchTree, latents: PolarPoints, verifier: Verifier, config: ShapingConfig) -> ShapedTree:
     """Verify a tree's answers, then compute potentials, process rewards, value targets and sibling groups.
 

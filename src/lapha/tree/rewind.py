@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from lapha._checks import check
+from lapha._typed import typed
 from lapha.tree.priors import prior_logits, softmax
 from lapha.tree.search_tree import FIELDS, SearchTree
 
 
+@typed
 def rewind(tree: SearchTree, simulations: int) -> SearchTree:
     """The tree as it stood after its first `simulations` simulations.
 

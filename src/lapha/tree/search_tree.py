@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from lapha._checks import check
+from lapha._typed import typed
 from lapha.types import Status
 
 NO_PARENT = -1
@@ -84,6 +85,7 @@ class SearchTree:
     backed_up: np.ndarray
     reward: np.ndarray
 
+    @typed
     def __init__(self, question: str, prompt_ids: Sequence[int], capacity: int = 64) -> None:
         check(capacity >= 1, "capacity", "an integer >= 1", capacity)
         self.question = question

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from lapha._typed import typed
+
 _ANSWER_TAG = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 _BOX = re.compile(r"\\(?:boxed|fbox|framebox|boxed\*)(?![A-Za-z])\s*")
 _BARE = re.compile(r"\\[A-Za-z]+(?:\{[^{}]*\})*|[+-]?[0-9][0-9.,]*|[^\s\\{}$]")  # what an unbraced box holds
@@ -26,6 +28,7 @@ _JOINING = re.compile(
 _INLINE_MATH = re.compile(r"\$\$(.+?)\$\$|(?<!\\)\$(.+?)(?<!\\)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
 
 
+@typed
 def extract_answer(text: str, *, anywhere: bool = False) -> str | None:
     """The final answer that a completion gives, or None.
 

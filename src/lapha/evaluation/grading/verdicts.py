@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lapha._typed import typed
 from lapha.evaluation.grading.forms import AnswerForm, read_form, same_form, same_reading
 
 
@@ -26,6 +27,7 @@ class Verdict:
     detail: str = ""
 
 
+@typed
 def grade_answer(prediction: str | None, gold: str) -> Verdict:
     """Compare one prediction with the gold answer.
 

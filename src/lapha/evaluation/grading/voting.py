@@ -8,6 +8,7 @@ import os
 import re
 import threading
 
+from lapha._typed import typed
 from lapha.evaluation.grading.forms import LONGEST, key_text, read_form
 from lapha.evaluation.grading.parsing import parsable
 from lapha.evaluation.grading.pool import GraderPool
@@ -19,6 +20,7 @@ _KEPT = 1 << 16  # forms
 _MARKED = re.compile(r"≡[^≡]*≡")  # a value that has no short name: this module's own text is not read again
 
 
+@typed
 def canonical_math(answer: str) -> str:
     """A text that answers of the same value share: ``1/2``, ``\\frac{2}{4}`` and ``0.5`` are one answer.
 
