@@ -1,4 +1,4 @@
-"""Arguments checked against a function's own annotations, so that a wrong kind is named before anything is done with it."""
+"""Arguments checked against a function's own annotations, so that one of a wrong kind is named."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ import torch
 Function = TypeVar("Function", bound=Callable[..., Any])
 _Test = tuple[Callable[[Any], bool], str]  # whether a value will do, and what is expected
 _LARGEST = 2**63
+_UNNAMED = (TypeError, ValueError, AttributeError, LookupError, RuntimeError, ArithmeticError)
 _FIELDS: dict[type, dict[str, _Test]] = {}
 
 
 def typed(function: Function) -> Function:
-    """Check the arguments of `function` by its annotations; annotations that say nothing checkable are passed over.
+    """Name the argument that is of another kind than its annotation says, where a call of `function` fails on it.
 
-    A number is an int, a float or a numpy number: neither a bool nor NaN. An integer fits into 64 bits. Within
-    `torch.compile` nothing is checked.
+    What the function checks itself keeps its own message, and a call that succeeds costs nothing more. A number is an
+    int, a float or a numpy number: neither a bool nor NaN. An integer fits into 64 bits.
 
     Raises:
         ValueError: on a call, ``"name: expected a number, got 'x'"``.
@@ -37,15 +38,18 @@ def typed(function: Function) -> Function:
     @functools.wraps(function)
     def checked(*args: Any, **kwargs: Any) -> Any:
         nonlocal tests
-        if torch.compiler.is_compiling():
+        try:
             return function(*args, **kwargs)
-        if tests is None:
-            tests = _tests(function, signature)
-        for name, value in (*zip(positional, args), *kwargs.items()):
-            test = tests.get(name)
-            if test is not None and not test[0](value):
-                raise ValueError(f"{name}: expected {test[1]}, got {shown(value)}")
-        return function(*args, **kwargs)
+        except _UNNAMED as error:
+            if isinstance(error, ValueError) and ": expected " in str(error):
+                raise
+            if tests is None:
+                tests = _tests(function, signature)
+            for name, value in (*zip(positional, args), *kwargs.items()):
+                test = tests.get(name)
+                if test is not None and not test[0](value):
+                    raise ValueError(f"{name}: expected {test[1]}, got {shown(value)}") from error
+            raise
 
     return typing.cast(Function, checked)
 
