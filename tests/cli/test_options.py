@@ -56,7 +56,7 @@ WRITTEN = {  # by hand: what the generic sample would not be
 
 def sample(option):
     """A value of the option's type, in its range, that is not its default, as text."""
-    if option.name in WRITTEN:
+    if option.name in WRITTEN and get_origin(option.hint) is not Literal:  # two commands have a verifier
         return WRITTEN[option.name]
     for member in _members(option.hint):
         if get_origin(member) is Literal:
