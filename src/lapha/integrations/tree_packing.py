@@ -95,6 +95,15 @@ class PackedTrees:
         padded = torch.cat([values, values.new_zeros(1)])
         return padded[self.index]
 
+    def pad_rows(self, count: int) -> None:
+        """Add rows without tokens until there are `count`."""
+        more = count - len(self.index)
+        self.index = torch.cat([self.index, self.index.new_full((more, self.index.shape[1]), PADDING)])
+        self.logged = torch.cat([self.logged, self.logged.new_zeros(more, self.logged.shape[1])])
+        for name in ("advantages", "centred", "last_ids"):
+            values = getattr(self, name)
+            setattr(self, name, torch.cat([values, values.new_zeros(more)]))
+
     def state_logits(self, scores: Tensor) -> Tensor:
         """Value logits (K,) of the states from the head's scores (L,): means over each state's tokens."""
         lengths = torch.tensor([stop - start for start, stop, _ in self.segments], device=scores.device)

@@ -68,8 +68,11 @@ class TreePackingMixin:
         rollout: Any = self.rollout  # type: ignore[attr-defined]
         valued = args.value_weight > 0
         parts = split_trees(rollout.trees, args.steps_per_generation, values=valued)
-        batches = [self._batch(own or [TreePart(rollout.trees[0], frozenset({0}))], bool(own), valued) for own in parts]
-        self._share(batches)
+        nothing = [TreePart(rollout.trees[0], frozenset({0}))]  # a pass that every process has to take part in
+        packs = [pack_trees(own or nothing, values=valued and bool(own)) for own in parts]
+        counts = self._even_rows(packs)
+        batches = [self._batch(pack) for pack in packs]
+        self._share(batches, counts)
         generate_every = args.steps_per_generation * self.num_iterations  # type: ignore[attr-defined]
         corrected = self.use_vllm and self.vllm_importance_sampling_correction  # type: ignore[attr-defined]
         with torch.no_grad(), disable_gradient_checkpointing(self.model, args.gradient_checkpointing_kwargs):  # type: ignore[attr-defined]
@@ -82,11 +85,20 @@ class TreePackingMixin:
                     batch["ref_per_token_logps"] = self._reference_logprobs(batch["pack"])
         return batches
 
-    def _batch(self, parts: list[TreePart], taught: bool, valued: bool) -> dict[str, Any]:
+    def _even_rows(self, packs: list[PackedTrees]) -> list[int]:
+        """Pad the packs' rows so that every process holds equally many, as TRL's logging wants; how many were real."""
+        accelerator: Any = self.accelerator  # type: ignore[attr-defined]
+        counts = [len(pack.index) for pack in packs]
+        everyone = accelerator.gather(torch.tensor([counts], device=accelerator.device)).amax(0).clamp(min=1)
+        for pack, count in zip(packs, everyone.tolist(), strict=True):
+            pack.pad_rows(count)
+        return counts
+
+    def _batch(self, pack: PackedTrees) -> dict[str, Any]:
         """What TRL's loss reads of a micro-batch: its rows as columns, and the packed trees behind them."""
         args: Any = self.args  # type: ignore[attr-defined]
         device = self.accelerator.device  # type: ignore[attr-defined]
-        pack = pack_trees(parts, values=valued and taught).to(device)
+        pack = pack.to(device)
         mask = pack.completion_mask()
         targets = pack.value_targets
         if args.mask_truncated_completions:
@@ -95,8 +107,6 @@ class TreePackingMixin:
             whole = torch.isin(pack.state_last, ends) | (pack.state_last < 0)
             targets = targets.masked_fill(~whole, torch.nan)
         advantages = pack.advantages if args.scale_rewards == "group" else pack.centred
-        if not len(pack.index):  # TRL's loss wants a row; this one has no tokens
-            mask, advantages = torch.zeros(1, 1, dtype=torch.long, device=device), torch.zeros(1, device=device)
         return {
             "prompt_ids": mask.new_zeros(len(mask), 1),
             "prompt_mask": mask.new_ones(len(mask), 1),
@@ -107,19 +117,19 @@ class TreePackingMixin:
             "pack": pack,
         }
 
-    def _share(self, batches: list[dict[str, Any]]) -> None:
+    def _share(self, batches: list[dict[str, Any]], counts: list[int]) -> None:
         """Say of every micro-batch what share of its optimiser step's rows and states it holds, on all processes."""
         args: Any = self.args  # type: ignore[attr-defined]
         accelerator: Any = self.accelerator  # type: ignore[attr-defined]
         loss_type = self.loss_type  # type: ignore[attr-defined]
         held = [
             [
-                float(batch["pack"].index.shape[0]),
+                float(count),
                 float(batch["completion_mask"].sum()),
                 float((~batch["value_targets"].isnan()).sum()),
                 float(bool((batch["advantages"] * batch["completion_mask"].any(1)).any())),
             ]
-            for batch in batches
+            for batch, count in zip(batches, counts, strict=True)
         ]
         everyone = accelerator.reduce(torch.tensor(held, device=accelerator.device), reduction="sum")
         signal = everyone[:, 3].sum() + (everyone[:, 2].sum() if args.value_weight > 0 else 0)
@@ -129,9 +139,10 @@ class TreePackingMixin:
         for number, batch in enumerate(batches):
             window = everyone[number - number % together :][:together].sum(0).clamp(min=1)
             scale = together * accelerator.num_processes
-            rows, tokens = held[number][0] / window[0], held[number][1] / window[1]
+            # TRL's mean is over the padded rows
+            rows, tokens = len(batch["pack"].index) / window[0], held[number][1] / window[1]
             shares = {**dict.fromkeys(_BY_ROWS, rows * scale), "bnpo": tokens * scale}
-            batch["row_share"] = shares.get(loss_type, torch.ones_like(rows) if held[number][0] else rows * 0)
+            batch["row_share"] = shares.get(loss_type, torch.ones_like(rows))
             batch["value_share"] = scale / window[2]
             batch["num_items_in_batch"] = everyone[:, 1].sum()
             batch["signal"] = signal
@@ -151,9 +162,6 @@ class TreePackingMixin:
                 tree=pack,
                 temperature=temperature or self.temperature,  # type: ignore[attr-defined]
             )
-        if not len(pack.index):
-            empty = (logprob.sum() * 0).expand(1, 1)
-            return empty, empty.detach()
         return pack.rows(logprob), pack.rows(entropy)
 
     def _reference_logprobs(self, pack: PackedTrees) -> Tensor:
@@ -168,8 +176,7 @@ class TreePackingMixin:
         """The importance ratio of TRL, of the engine and the policy at temperature 1 (see `policy_density`)."""
         pack: PackedTrees = batch["pack"]
         own = self._packed_logprobs(self.model, pack, 1.0)[0]  # type: ignore[attr-defined]
-        logged = pack.logged if len(pack.index) else torch.zeros_like(own)
-        difference = (own - logged) * batch["completion_mask"]
+        difference = (own - pack.logged) * batch["completion_mask"]
         batch["sampling_per_token_logps"] = batch["old_per_token_logps"] - difference
         ratio = importance_ratio(difference, self)
         batch["importance_sampling_ratio"] = ratio
