@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernels_oracle import exact_distances, family
+from kernels_oracle import exact_distances, family, largest_error
 from scipy.spatial.distance import squareform
 
 from lapha.geometry import PolarPoints
@@ -133,3 +133,22 @@ def test_gradients_of_every_kind(kind: str) -> None:
 
     for got, want in zip(gradients(pairwise_dist, torch.float32), gradients(plain, torch.float64), strict=True):
         assert (got - want).norm() < 2e-4 * want.norm()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_copies_are_told_apart_from_what_is_almost_one(dtype: torch.dtype) -> None:
+    from lapha.kernels.chords import same_rows
+
+    x = torch.randn(20, 9, generator=torch.Generator().manual_seed(0)).to(dtype)
+    y = x.repeat(2, 1)
+    y[3, 4] = torch.nextafter(y[3, 4].float(), torch.tensor(9.0)).to(dtype) if dtype != torch.bfloat16 else 7.0
+    of_x, of_y = same_rows(x, y)
+    assert torch.equal(of_x[:, None] == of_y, (x[:, None] == y).all(-1))
+
+
+def test_a_tree_of_copies() -> None:
+    """Sampled siblings are often equal: most near pairs of a search tree are copies."""
+    base = tree(12, 30, 1)
+    X = PolarPoints.cat([base] * 9 + [tree(40, 30, 2)])
+    X = PolarPoints(X.direction, X.radius * torch.linspace(0.5, 1, len(X)).round(decimals=1))
+    assert largest_error(pairwise_dist(X), exact_distances(X, X)) < 2e-6

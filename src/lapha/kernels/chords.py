@@ -114,8 +114,35 @@ def differences(
 ) -> torch.Tensor:
     """‖u/‖u‖ − t/‖t‖‖² of listed rows of x (N, D) and y (M, D), by sums of squared differences.
 
-    A batch at a time: bounded memory however many pairs there are. In the widest dtype there is.
+    A batch at a time: bounded memory however many pairs there are. In the widest dtype there is. Where there are more pairs
+    than rows, copies are told apart first: search trees hold many, and theirs are most of the near pairs.
     """
+    if i.numel() > x.shape[0] + y.shape[0]:
+        of_x, of_y = same_rows(x, y)
+        chord = torch.zeros(i.numel(), dtype=accumulate_dtype(x), device=i.device)
+        other = (of_x[i] != of_y[j]).nonzero()[:, 0]
+        chord[other] = _differences(x, y, x_length, y_length, i[other], j[other])
+        return chord
+    return _differences(x, y, x_length, y_length, i, j)
+
+
+def same_rows(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Numbers (N,), (M,) int64 that are equal where rows are copies of each other, and nowhere else."""
+    rows = torch.cat((x, y))
+    bits = rows.view({2: torch.int16, 4: torch.int32, 8: torch.int64}[rows.element_size()]).long()
+    generator = torch.Generator().manual_seed(0)
+    factors = torch.randint(-(1 << 62), 1 << 62, (rows.shape[1],), generator=generator).to(rows.device)
+    number = torch.unique((bits * factors).sum(1), return_inverse=True)[1]
+    index = torch.arange(rows.shape[0], device=rows.device)
+    first = torch.full_like(index, rows.shape[0]).scatter_reduce_(0, number, index, "amin")
+    copies = (rows == rows[first[number]]).all(1)  # what a sum says is looked at
+    number = torch.where(copies, number, -1 - index)
+    return number[: x.shape[0]], number[x.shape[0] :]
+
+
+def _differences(
+    x: torch.Tensor, y: torch.Tensor, x_length: torch.Tensor, y_length: torch.Tensor, i: torch.Tensor, j: torch.Tensor
+) -> torch.Tensor:
     chord = torch.empty(i.numel(), dtype=accumulate_dtype(x), device=i.device)
     batch = max(1, _NUMBERS_PER_BATCH // max(1, x.shape[1]))
     for first in range(0, i.numel(), batch):

@@ -13,7 +13,6 @@ from lapha.kernels.chords import (
     centre_of,
     chord_by_coordinates_,
     chord_product_,
-    differences,
     make_ready,
     refine_limit,
     select,
@@ -21,7 +20,7 @@ from lapha.kernels.chords import (
 )
 from lapha.kernels.precision import Precision, full_float32, refine_threshold
 from lapha.kernels.radial import RadialTerms, distance_from_scaled_, pair_distance, radial_terms, scaled_square_
-from lapha.kernels.refine_torch import TINY, Groups, refine_
+from lapha.kernels.refine_torch import TINY, Groups, near_copies, refine_
 from lapha.kernels.valid import Latents, keep_points, scattered
 
 # Columns of one matrix product, the most rows, and how many numbers the rows' centred copy may hold (32 MiB of float32):
@@ -201,8 +200,10 @@ def _pairwise_small(latents: Latents) -> torch.Tensor:
     chord = product.mul_(-2).add_(2)
     tiny = None
     if float(chord.amin()) < _DOUBLE_TRUST:
-        row, column = (chord < _DOUBLE_TRUST).nonzero(as_tuple=True)
-        exact = differences(x.stored, y.stored, x.length, y.length, row, column)
+        near = chord < _DOUBLE_TRUST
+        if symmetric:
+            near.fill_diagonal_(True)  # so that the members of a group agree on their first
+        (row, column), exact = near_copies(x.stored, y.stored, x.length, y.length, near)
         chord[row, column] = exact
         tiny = row, column, exact
     out = chord.to(dtype)
@@ -210,7 +211,7 @@ def _pairwise_small(latents: Latents) -> torch.Tensor:
     reach = root * float(a.max()), root * float(b.max())
     distance_from_scaled_(w, torch.empty_like(out), x_terms, y_terms, curvature, reach)
     if tiny is not None:
-        row, column, exact = tiny
+        row, column, exact = (part[tiny[2] < TINY] for part in tiny)
         out[row, column] = pair_distance(exact, x_terms.radius[row], y_terms.radius[column], curvature).to(dtype)
     if symmetric:
         _mirror(out, slice(0, len(out)), slice(0, len(out)))

@@ -124,7 +124,11 @@ def pair_distance(chord: torch.Tensor, x: torch.Tensor, y: torch.Tensor, curvatu
     Returns: (K,) in the dtype of `accumulate_dtype`.
     """
     wide = accumulate_dtype(chord)
-    return distance_from_chord(x.to(wide), y.to(wide), chord.to(wide), curvature)
+    distance = 2 * (x.to(wide) - y.to(wide)).abs()  # between equal directions
+    apart = chord.nonzero()[:, 0]
+    a, b, square = (z[apart].to(wide) for z in (x, y, chord))
+    distance[apart] = distance_from_chord(a, b, square, curvature)
+    return distance
 
 
 def distance_of_winner(w: torch.Tensor, x: RadialTerms, y: RadialTerms, curvature: float) -> torch.Tensor:

@@ -123,3 +123,26 @@ def _wide_rows(stored: Tensor, index: Tensor, origin: Tensor) -> tuple[Tensor, T
     length = torch.linalg.vector_norm(rows, dim=1)
     rows -= origin
     return rows, torch.linalg.vector_norm(rows, dim=1).square_(), length
+
+
+def near_copies(x: Tensor, y: Tensor, x_length: Tensor, y_length: Tensor, near: Tensor) -> tuple[Pairs, Tensor]:
+    """Rows, columns and exact chord² of the pairs in `near` (N, M) bool, most of which are copies up to rounding.
+
+    What a model says twice comes out alike up to rounding, so search trees hold groups of such latents. Each is written as the
+    first latent that it is near, and a remainder: pairs with the same first are told by one float64 product of remainders.
+    """
+    row, column = near.nonzero(as_tuple=True)
+    if row.numel() <= 2 * (x.shape[0] + y.shape[0]):
+        return (row, column), differences(x, y, x_length, y_length, row, column)
+    first = near.to(torch.uint8).argmax(1)  # of a row without any it is not used
+    first_row = near.to(torch.uint8).argmax(0)
+    of_column = first[first_row]
+    a, b = x - y[first], y - y[of_column]
+    squares = a.square().sum(1)[:, None] + b.square().sum(1)
+    product = torch.addmm(squares, a, b.T, alpha=-2)
+    off = x_length[:, None] - y_length
+    chord = product.sub_(off * off).div_(x_length[:, None] * y_length)[row, column]
+    doubtful = (chord < _DOUBLE_TRUST * squares[row, column]) | (first[row] != of_column[column])
+    again = doubtful.nonzero()[:, 0]
+    chord[again] = differences(x, y, x_length, y_length, row[again], column[again])
+    return (row, column), chord
