@@ -81,4 +81,5 @@ class LaPhaTrainer(TreePackingMixin, SharedPrefixMixin, RowTrainer):  # type: ig
             common = str(error)
         config = causal_lm(self.accelerator.unwrap_model(self.model)).config
         rows = None if takes_packed_rows(config) else f"attention or head of {type(config).__name__}"
-        return {"tree": common or why_no_trees(config), "prompt": common or rows, "none": None}
+        trees = "DeepSpeed, which packed trees have not been run under" if self.is_deepspeed_enabled else None
+        return {"tree": common or trees or why_no_trees(config), "prompt": common or rows, "none": None}
