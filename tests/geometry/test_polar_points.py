@@ -357,3 +357,12 @@ def test_radius_of_half_precision_tangents_is_the_norm_of_their_numbers(dtype):
     exact = tangent.double().norm(dim=1)
     assert points.radius.dtype == torch.float32
     assert float(((points.radius.double() - exact) / exact).abs().max()) < 1e-6
+
+
+def test_saved_points_load_as_weights_only(tmp_path):
+    points = PolarPoints.from_tangent(torch.randn(3, 4), curvature=0.5)
+    torch.save({"latents": points}, tmp_path / "points.pt")
+    loaded = torch.load(tmp_path / "points.pt", weights_only=True)["latents"]
+    assert torch.equal(loaded.direction, points.direction)
+    assert torch.equal(loaded.radius, points.radius)
+    assert loaded.curvature == 0.5

@@ -331,3 +331,6 @@ pytree.register_pytree_node(
         points.curvature,
     ),
 )
+
+# what `torch.save` wrote is read back with `weights_only=True`
+torch.serialization.add_safe_globals([PolarPoints])
