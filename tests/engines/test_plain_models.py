@@ -1,8 +1,10 @@
 """Models of other families: those that fit into slots, and those whose cache does not."""
 
+import asyncio
 import logging
 
 import engine_oracle as oracle
+import numpy as np
 import pytest
 import torch
 from engine_models import END, VOCABULARY, make_tokenizer, run
@@ -41,6 +43,44 @@ OTHERS = {
     "gemma2": lambda: build("Gemma2", head_dim=8, sliding_window=8, final_logit_softcapping=5.0),
     "mamba": lambda: build("Mamba", sharpness=0.5, state_size=4),
 }
+
+
+def rope(kind, **more):
+    """A small model whose rotary frequencies change past 32 (longrope) or 48 (dynamic) tokens."""
+    parameters = {"rope_type": kind, "rope_theta": 10000.0, **more}
+    if kind == "longrope":
+        factors = {"short_factor": [1.0] * 4, "long_factor": [4.0] * 4, "original_max_position_embeddings": 32}
+        return build("Phi3", original_max_position_embeddings=32, rope_parameters=parameters | factors)
+    return build("Llama", max_position_embeddings=48, rope_parameters=parameters | {"factor": 4.0})
+
+
+@pytest.mark.parametrize(("kind", "boundary"), [("longrope", 32), ("dynamic", 48)])
+def test_rotary_frequencies_that_depend_on_the_batch_bound_the_context(kind, boundary, caplog):
+    with caplog.at_level(logging.WARNING, logger="lapha"):
+        engine = TransformersEngine(rope(kind), make_tokenizer())
+    assert engine.context_limit == boundary
+    assert ("contexts end at 32 tokens" in caplog.text) == (kind == "longrope")
+    assert engine.reuses_kv
+    short = State(tuple(range(10, 20)))
+    long = State(tuple(4 + index % 90 for index in range(boundary - 3)))
+
+    async def beside():
+        asked = [engine.sample(SampleRequest(state, (), 2, PARAMS, seed)) for seed, state in enumerate((short, long))]
+        return await asyncio.gather(*asked)
+
+    async def alone():
+        return await engine.sample(SampleRequest(short, (), 2, PARAMS, 0))
+
+    first, second = run(alone()), run(beside())[0]
+    assert [sample.token_ids for sample in first] == [sample.token_ids for sample in second]
+    np.testing.assert_allclose([s.logprobs for s in first], [s.logprobs for s in second], rtol=0, atol=1e-5)
+    # children of a long state, whose keys were kept: against a plain pass over the whole context
+    (child,) = run(engine.sample(SampleRequest(long, (), 1, SamplingParams(max_tokens=1, temperature=1.0), 3)))
+    (evaluated,) = run(engine.evaluate([child.state]))
+    plain = oracle.pooled(engine.model, child.state.token_ids)
+    np.testing.assert_allclose(evaluated.pooled.numpy(), plain, rtol=0, atol=1e-5)
+    with pytest.raises(ValueError, match=f"expected 1 to {boundary - 1} tokens"):
+        run(engine.sample(SampleRequest(State(tuple(range(4, 4 + boundary))), (), 1, PARAMS, 0)))
 
 
 @pytest.mark.parametrize("family", [*FITTING, *OTHERS])

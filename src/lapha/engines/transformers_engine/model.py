@@ -34,6 +34,7 @@ class CausalDecoder:
         ValueError: not such a model, or its logits are not its head applied to its last hidden state.
 
     Attributes:
+        context_limit: most tokens of a context: the window, or fewer where `rope_boundary` says so.
         kv_shape: shape of the cache, or None if this model cannot run in slots (`why_not` says why).
         own_cache: whether contexts can be continued with the model's own cache, where there are no slots.
     """
@@ -50,6 +51,13 @@ class CausalDecoder:
         self.hidden_size = int(self.config.hidden_size)
         self.vocab_size = int(self.head.weight.shape[0])
         self.context_limit = int(getattr(self.config, "max_position_embeddings", None) or 2**31)
+        boundary = rope_boundary(self.config)
+        if boundary is not None and boundary < self.context_limit:
+            logger.warning(
+                "%s: contexts end at %d tokens: past them its rotary frequencies depend on the longest context of a batch",
+                type(model).__name__, boundary,
+            )  # fmt: skip
+            self.context_limit = boundary
         self.kv_shape: KVShape | None = None
         self.why_not = ""
         self.own_cache = True
@@ -136,6 +144,7 @@ class CausalDecoder:
         positions = start.unsqueeze(1)
         if steps > 1:
             positions = positions + torch.arange(steps, device=start.device)
+            positions = positions.clamp(max=self.context_limit - 1)  # padding must not reach past the window
         cache.aim(*rows, where, visible, max(visible - steps, 0))
         return self.forward(
             input_ids=token_ids, attention_mask=bias, position_ids=positions, past_key_values=cache, use_cache=True
@@ -208,6 +217,24 @@ class CausalDecoder:
                 self.slot_forward(cache, (0, 1), token_ids[:, first:last], start, bias, query.unsqueeze(0), visible)
             )
         return float((torch.cat(parts, dim=1) - expected).float().abs().max())
+
+
+def rope_boundary(config: Any) -> int | None:
+    """Tokens up to which the rotary frequencies are the same for every context, or None where they always are.
+
+    ``longrope`` takes other frequencies for the whole batch once one context is longer than the model was first trained
+    on, and ``dynamic`` once one is longer than its window. A continuation would then depend on what is beside it, and
+    keys that were kept along the tree would be of other frequencies.
+    """
+    parameters = getattr(config, "rope_parameters", None) or {}
+    found = []
+    for entry in (parameters, *(value for value in parameters.values() if isinstance(value, dict))):
+        kind = entry.get("rope_type") or entry.get("type") or ""
+        if kind == "longrope":
+            found.append(entry.get("original_max_position_embeddings") or config.original_max_position_embeddings)
+        elif "dynamic" in kind:
+            found.append(config.max_position_embeddings)
+    return min(map(int, found), default=None)
 
 
 def _close(difference: float, hidden: torch.Tensor) -> bool:
