@@ -29,6 +29,7 @@ def trainer(servers, tmp_path):
     trainer = recorded.make_trainer(args)
     trainer.use_vllm, trainer.vllm_mode = True, "server"
     trainer._last_loaded_step = 0  # the weights of step 0 are there
+    trainer.rollout._mode = "raw_logprobs"  # as the servers were started; TRL's own client, which asks them, needs CUDA
     return trainer
 
 
