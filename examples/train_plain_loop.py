@@ -51,8 +51,9 @@ def train(
     log = []
     for step in range(steps):
         config = SearchConfig(
-            simulations=simulations, breadth=BREADTH, depth_limit=DEPTH_LIMIT, sampling=SEARCH, seed=seed + step
-        )
+            simulations=simulations, breadth=BREADTH, depth_limit=DEPTH_LIMIT, sampling=SEARCH, seed=seed + step,
+            first_chain=False, merge_twins=False,  # groups of independent samples
+        )  # fmt: skip
         batch = asked[step * questions : (step + 1) * questions]
         results = list(Search(engine, config=config).run(batch))
         records = [record for result in results for record in records_of(result, verify)]

@@ -23,6 +23,10 @@ PLAIN = SamplingParams(max_tokens=STEP_TOKENS, temperature=1.0, top_p=1.0, top_k
 GREEDY = dataclasses.replace(PLAIN, temperature=0.0)
 
 
+# groups are independent samples of the policy: no greedy chain first, no twins merged
+INDEPENDENT: dict[str, Any] = {"first_chain": False, "merge_twins": False}
+
+
 def environment_for(tokenizer: Any, family: Family, context_limit: int = 512) -> ChatEnvironment:
     """The family's agent protocol: no tools, as many steps as the family allows. Echoes are not cut: states may recur."""
     return ChatEnvironment(tokenizer, depth_limit=family.depth_limit, context_limit=context_limit, echo_chars=10_000)
@@ -31,7 +35,9 @@ def environment_for(tokenizer: Any, family: Family, context_limit: int = 512) ->
 def chain_config(family: Family, seed: int, sampling: SamplingParams = PLAIN) -> SearchConfig:
     """One episode: a tree of breadth 1."""
     limit = family.depth_limit
-    return SearchConfig(simulations=limit, breadth=1, depth_limit=limit, max_expands=1, sampling=sampling, seed=seed)
+    return SearchConfig(
+        simulations=limit, breadth=1, depth_limit=limit, max_expands=1, sampling=sampling, seed=seed, **INDEPENDENT
+    )
 
 
 def grow(
@@ -60,6 +66,7 @@ def grow(
             breadth=breadth,
             depth_limit=family.depth_limit,
             max_expands=1,
+            **INDEPENDENT,
             value_trust=1.0 if arm.head else 0.0,
             prune_every=8 if arm.prune else 0,
             sampling=PLAIN,

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracle import merge_sequence, partition
+from linkage_oracle import merge_sequence, partition
 from sklearn.metrics import adjusted_rand_score
 
 from lapha.geometry import PolarPoints, pairwise_dist

@@ -58,7 +58,8 @@ class TreeRollout:
         verifier: ``(question, answer) -> reward in [0, 1]``, or None where it cannot grade.
         search: how trees grow; its breadth must be the trainer's ``num_generations``. Steps are sampled as the trainer's
             arguments say (temperature, top_p, top_k, repetition_penalty, max_completion_length): what is trained is the
-            distribution that is sampled.
+            distribution that is sampled. ``first_chain`` and ``merge_twins`` are off whatever it says: a sibling group is
+            independent samples.
         shaping: how verdicts become rewards.
         num_positive: stop a tree after so many correct leaves; 0 never.
         concurrency: trees in flight at once.
@@ -86,9 +87,9 @@ class TreeRollout:
         check(callable(verifier), "verifier", "a callable (question, answer) -> reward", type(verifier).__name__)
         check(num_positive >= 0, "num_positive", "an integer >= 0", num_positive)
         self.verifier = verifier
-        self.search = search or SearchConfig(
-            simulations=24, breadth=6, prune_every=8, first_chain=False, merge_twins=False
-        )
+        # a sibling group is `breadth` independent samples of the policy that is trained
+        search = search or SearchConfig(simulations=24, breadth=6, prune_every=8)
+        self.search = dataclasses.replace(search, first_chain=False, merge_twins=False)
         self.shaping = shaping or ShapingConfig(breadth=self.search.breadth)
         check(
             self.shaping.breadth == self.search.breadth,
