@@ -11,7 +11,7 @@ the copy becomes the session's new snapshot. So
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, Self, runtime_checkable
 
 from lapha._checks import check
 from lapha.errors import SandboxError as SandboxError
@@ -124,7 +124,7 @@ class SandboxSession(Protocol):
 
 @runtime_checkable
 class Sandbox(Protocol):
-    """Where sessions come from."""
+    """Where sessions come from. A context manager: leaving it closes it."""
 
     def open(self) -> SandboxSession:
         """A new session with fresh state."""
@@ -137,6 +137,10 @@ class Sandbox(Protocol):
     def describe(self) -> dict[str, Any]:
         """What is confined how, and counters of what has happened so far."""
         ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: object) -> None: ...
 
 
 def clean(text: str) -> str:
