@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +13,13 @@ from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCau
 
 from lapha.integrations import rows_of_group
 from lapha.integrations.shaped import ShapedTree
-from lapha.integrations.tree_attention import NAME, SegmentAttention, flex_tree_attention, register
+from lapha.integrations.tree_attention import (
+    NAME,
+    SegmentAttention,
+    flex_tree_attention,
+    register,
+    tree_attention_forward,
+)
 from lapha.integrations.tree_packing import TreePart, pack_trees, split_trees, taught_nodes
 from lapha.shaping import SiblingGroup
 from lapha.tree import SearchTree
@@ -191,3 +198,32 @@ def test_trees_that_teach_nothing_take_no_tokens():
     assert split_trees([shaped], 2) == [[], []]
     with pytest.raises(ValueError, match="parts"):
         pack_trees([])
+
+
+def test_under_autocast_it_is_what_sdpa_is_under_autocast():
+    """Rotated queries and keys are float32 there and values are not; the gradients are those of float32 to bfloat16."""
+    packed = pack_trees([whole(a_tree())])
+    generator = torch.Generator().manual_seed(3)
+    start = [torch.randn(1, heads, len(packed), 8, generator=generator) for heads in (4, 2, 2)]
+    weight = torch.randn(1, len(packed), 4, 8, generator=generator)
+    mask = packed.attention_mask()
+
+    def run(attention, mixed):
+        leaves = [tensor.clone().requires_grad_() for tensor in start]
+        q, k, v = leaves
+        with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+            out = attention(q, k, v.bfloat16() if mixed else v)
+        (out.float() * weight).sum().backward()
+        assert out.dtype == (torch.bfloat16 if mixed else torch.float32)
+        return [out.detach().float(), *(leaf.grad for leaf in leaves)]
+
+    def sdpa(q, k, v):
+        found = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=True)
+        return found.transpose(1, 2)
+
+    def tree(q, k, v):
+        return tree_attention_forward(SimpleNamespace(num_key_value_groups=2), q, k, v, None, tree=packed)[0]
+
+    for ours, theirs, exact in zip(run(tree, True), run(sdpa, True), run(sdpa, False), strict=True):
+        assert (ours - exact).norm() <= 1.5 * (theirs - exact).norm()
+        assert (theirs - exact).norm() <= 0.01 * exact.norm()

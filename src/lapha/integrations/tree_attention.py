@@ -50,7 +50,7 @@ class SegmentAttention(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:  # type: ignore[override]
         q, k, v, out, lse = ctx.saved_tensors
-        dq, dk, dv = torch.zeros_like(q), torch.zeros_like(k), torch.zeros_like(v)
+        dq, dk, dv = (torch.zeros(t.shape, dtype=lse.dtype) for t in (q, k, v))  # sums of many blocks
         for rows, columns, causal in _blocks(ctx.segments):
             part = _flash_backward(
                 gradient[:, :, rows].contiguous(), q[:, :, rows], k[:, :, columns], v[:, :, columns],
@@ -59,7 +59,7 @@ class SegmentAttention(torch.autograd.Function):
             dq[:, :, rows] += part[0]
             dk[:, :, columns] += part[1]
             dv[:, :, columns] += part[2]
-        return dq, dk, dv, None, None
+        return dq.to(q.dtype), dk.to(k.dtype), dv.to(v.dtype), None, None
 
 
 def _blocks(segments: Segments) -> list[tuple[slice, slice, bool]]:
@@ -100,6 +100,17 @@ def _compiled(function: Any) -> Any:
     return _compiled_functions[function]
 
 
+def _autocast(tensor: Tensor) -> Tensor:
+    """What autocast hands to torch's own attention, which it does not know this one to be.
+
+    Under it rotated queries and keys are float32 and values are not.
+    """
+    kind = tensor.device.type
+    if not torch.is_autocast_enabled(kind) or tensor.dtype == torch.float64:
+        return tensor
+    return tensor.to(torch.get_autocast_dtype(kind))
+
+
 def tree_attention_forward(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
 ) -> tuple[Tensor, None]:
@@ -108,6 +119,7 @@ def tree_attention_forward(
     if tree is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)  # type: ignore[no-any-return]
     scale = kwargs.get("scaling") or query.shape[-1] ** -0.5
+    query, key, value = (_autocast(tensor) for tensor in (query, key, value))
     if query.device.type == "cpu":
         groups = getattr(module, "num_key_value_groups", 1)
         key, value = repeat_kv(key, groups), repeat_kv(value, groups)
