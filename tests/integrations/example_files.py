@@ -23,12 +23,12 @@ def load(name):
 def shaped_trees(count=16, simulations=32):
     """Trees of the embedded policy on its own problems, shaped strictly, with their latents.
 
-    With little trust in its value head the search goes where the policy goes, and finds wrong answers too.
+    They are grown as trees to train on are. With little trust in its value head the search goes where the policy goes, and finds wrong answers too.
     """
     engine = TransformersEngine(*load_tiny())
     config = SearchConfig(
         simulations=simulations, breadth=BREADTH, depth_limit=DEPTH_LIMIT, max_expands=1, value_trust=0.1, c_puct=0.3,
-        sampling=SEARCH,
+        first_chain=False, merge_twins=False, sampling=SEARCH,
     )  # fmt: skip
     environment = ChatEnvironment(engine.tokenizer, depth_limit=DEPTH_LIMIT, context_limit=512)
     questions = [problem.question for problem in problems.generate(count, seed=0)]
