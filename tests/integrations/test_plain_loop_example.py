@@ -44,11 +44,11 @@ def test_records_shape_as_the_tree_does():
         config = ShapingConfig(reward="strict", breadth=BREADTH, failed_leaves="geometry")
         shaped = shape_tree(searched.tree, latents, TinyVerifier(), config)
         result = SearchResult(shaped.tree.question, 0, "", None, math.nan, None, shaped.tree, latents, "simulations")
-        ours = shape_rollouts(records_of(result, verify))
-        torch.testing.assert_close(ours.potential.double(), shaped.value, rtol=1e-4, atol=1e-5)
+        ours = shape_rollouts(records_of(result, verify), config=config)
+        torch.testing.assert_close(ours.potential, shaped.value, rtol=1e-4, atol=1e-5)
         if shaped.has_goal:
             solved += 1
-            torch.testing.assert_close(ours.reward.double(), shaped.reward, rtol=1e-3, atol=1e-5)
+            torch.testing.assert_close(ours.reward, shaped.reward, rtol=1e-3, atol=1e-5)
         else:
             assert ours.reward.isnan().all()
     assert solved
