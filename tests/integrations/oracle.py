@@ -46,8 +46,10 @@ def rows_of(trees):
                     states.append((len(context), float(shaped.value_target[node])))
                 sampled = len(tree.tokens[member]) - int(tree.bridge_length[member])
                 key = (tuple(context[:-sampled]), tuple(context[-sampled:]))
+                # only the values of other expansions are trained, and a tree without signal has no rewards (NaN)
                 centred = reward - mean if trained else 0.0
-                known.setdefault(key, Row(*key, centred / (deviation + 1e-4), centred, tuple(states)))
+                advantage = centred / (deviation + 1e-4) if trained else 0.0
+                known.setdefault(key, Row(*key, advantage, centred, tuple(states)))
     return known
 
 
