@@ -13,7 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 CEILINGS = {
-    "Found": 350, "sandbox": 131, "kernels": 59, "geometry": 46, "evaluation": 41, "integrations": 27, "engines": 14,
+    "sandbox": 131, "kernels": 59, "geometry": 46, "evaluation": 41, "integrations": 27, "engines": 14,
     "tiny": 10, "search": 9, "latent": 3, "tree": 3, "agent": 2, "_identity": 1, "_store": 1, "cli": 1, "pruning": 1, "viz": 1,
 }  # fmt: skip
 
